@@ -1,1 +1,5 @@
-//! Being built.
+//! Consensus as a pure state machine.
+
+pub mod message;
+
+pub use message::*;
