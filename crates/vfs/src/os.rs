@@ -149,8 +149,11 @@ impl File for OsFile {
 
     fn append_vectored(&self, parts: &[&[u8]]) -> io::Result<()> {
         let mut offset = self.len()?;
-        let mut slices: Vec<io::IoSlice<'_>> =
-            parts.iter().filter(|part| !part.is_empty()).map(|part| io::IoSlice::new(part)).collect();
+        let mut slices: Vec<io::IoSlice<'_>> = parts
+            .iter()
+            .filter(|part| !part.is_empty())
+            .map(|part| io::IoSlice::new(part))
+            .collect();
         let mut rest = slices.as_mut_slice();
         while !rest.is_empty() {
             // The kernel takes a limited number of slices per call; the loop does the others.
