@@ -1,0 +1,268 @@
+//! Jobs and completions: what goes to the workers and what comes back, as plain data.
+//!
+//! A driver moves them and looks into none. Jobs of one kind are run in the order in which they were given out, in
+//! batches of any size; the four workers know nothing of each other, and their completions may come back in any
+//! order between them. What may be in flight together is decided in `pipeline.rs` alone.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::floor::mvcc::Batch;
+use crate::floor::state_machine::LeaseChange;
+use raft::{ConfState, Entry, HardState, Index, Message, NodeId, Term};
+use wal::SnapshotRecord;
+
+use crate::output::ToShard;
+use crate::snapshot::{Imported, Received, SnapshotStream};
+
+/// Work for the log thread.
+#[derive(Debug)]
+pub enum LogJob {
+    /// Append, and sync with whatever else is in the batch.
+    Append(Append),
+    /// Everything up to here is in the store for good: write a snapshot record and the hard state, and sync.
+    Mark {
+        /// The record.
+        record: SnapshotRecord,
+        /// Its commit is at or above the record's index.
+        hard_state: HardState,
+    },
+    /// Unlink the files whose entries all lie at or below this index. Given only after a `Mark` above it is done.
+    Release {
+        /// The last index nobody needs.
+        up_to: Index,
+    },
+}
+
+/// One turn's news for the log.
+#[derive(Debug, Default)]
+pub struct Append {
+    /// Counted up by one for each append.
+    pub sequence: u64,
+    /// A snapshot that was received and takes the place of all that stands before it.
+    pub snapshot: Option<SnapshotRecord>,
+    /// Entries; the first may stand at an index that was written before, and then replaces all from there.
+    pub entries: Vec<Entry>,
+    /// The hard state, if it is another.
+    pub hard_state: Option<HardState>,
+    /// Whether anybody relies on this being durable (a mere new commit index need not be).
+    pub sync: bool,
+    /// Messages that vouch for it: they leave when it is durable.
+    pub after: Vec<Message>,
+}
+
+/// What the log worker has done.
+#[derive(Debug, Default)]
+pub struct LogDone {
+    /// For the replica.
+    pub completion: Option<Completion>,
+    /// For the other members: send them now. The driver need not go through the replica with them.
+    pub messages: Vec<Message>,
+}
+
+/// Work for the apply thread.
+#[derive(Debug)]
+pub enum ApplyJob {
+    /// Committed commands.
+    Entries(Vec<Entry>),
+    /// A committed membership entry, which is always the last of what is under way.
+    Membership {
+        /// The entry.
+        entry: Entry,
+        /// The configuration that raft would switch to.
+        conf_state: ConfState,
+    },
+    /// End the frame under construction and hand it over.
+    CutFrame,
+    /// Frames up to here are written: their values can be read from disk.
+    FrameWritten(Index),
+    /// Take a received snapshot's memory in place of the present one.
+    Exchange(Box<Imported>),
+    /// Records have moved to another place on disk.
+    Relocate(Box<crate::floor::store::Relocations>),
+}
+
+/// What the apply worker has done. The driver hands `completion` to the replica first, and sends `shards` then: so
+/// the lease clock knows of a lease before the client that it was granted to.
+#[derive(Debug, Default)]
+pub struct ApplyDone {
+    /// For the replica.
+    pub completion: Option<Completion>,
+    /// For the shards.
+    pub shards: Vec<ToShard>,
+}
+
+/// Work for the flush thread.
+#[derive(Debug)]
+pub enum FlushJob {
+    /// Write a frame.
+    Write(Box<crate::floor::store::Frame>),
+    /// Sync everything written.
+    Sync,
+    /// Pin the last durable frame boundary and open a stream of all that lies before it.
+    Pin {
+        /// For whom.
+        to: NodeId,
+    },
+    /// Import a received snapshot into new segments and switch the store to them.
+    Import(Received),
+    /// Delete a received snapshot that is not, or no longer, needed.
+    Discard(Received),
+    /// Apply has taken over the new places: the segments they came from may go.
+    Relocated(crate::floor::store::RelocationId),
+    /// One bounded slice of reclaiming space.
+    Reclaim,
+}
+
+/// What the flush worker has done.
+#[derive(Debug, Default)]
+pub struct FlushDone {
+    /// For the replica.
+    pub completion: Option<Completion>,
+}
+
+/// Work for any of the read threads. A driver gives its own reads (cold values, long ranges, HashKV) to the same
+/// threads; those go through the view and are no concern of the replica.
+#[derive(Debug)]
+pub enum ReadJob {
+    /// Read entries back from the log's files for a follower.
+    Fetch {
+        /// For whom.
+        to: NodeId,
+        /// The first index.
+        low: Index,
+        /// The index after the last.
+        high: Index,
+        /// The most bytes to bring, but at least one entry.
+        bytes_max: u64,
+    },
+}
+
+/// What a read worker has done.
+#[derive(Debug, Default)]
+pub struct ReadDone {
+    /// For the replica.
+    pub completion: Option<Completion>,
+}
+
+/// What a worker reports to the replica.
+#[derive(Debug)]
+pub enum Completion {
+    /// From the log.
+    Log(LogReport),
+    /// From apply.
+    Apply(Box<ApplyReport>),
+    /// From flush.
+    Flush(Vec<FlushReport>),
+    /// From a read thread.
+    Read(Vec<ReadReport>),
+    /// A worker failed. It does nothing more.
+    Failed(Failure),
+}
+
+/// What became durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogReport {
+    /// The last append of the batch, if there was one; it and all before are durable as far as they asked to be.
+    pub appended: Option<u64>,
+    /// The last mark that is durable.
+    pub marked: Option<Index>,
+    /// Up to where files were released.
+    pub released: Option<Index>,
+}
+
+/// What was applied.
+#[derive(Debug, Default)]
+pub struct ApplyReport {
+    /// The last applied index, and its term.
+    pub applied: Option<(Index, Term)>,
+    /// Bytes of the entries that this batch has applied.
+    pub entry_bytes: u64,
+    /// Bytes in the frame under construction.
+    pub pending_bytes: usize,
+    /// Leases granted, revoked and changed, in order.
+    pub leases: Vec<LeaseChange>,
+    /// Whether the membership entry at the end of the batch was accepted.
+    pub verdict: Option<Verdict>,
+    /// Frames that were cut.
+    pub frames: Vec<crate::floor::store::Frame>,
+    /// A received snapshot is in force, up to here.
+    pub exchanged: Option<Index>,
+    /// Relocations that were taken over.
+    pub relocated: Vec<crate::floor::store::RelocationId>,
+}
+
+/// What the state machine says of a membership entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The configuration becomes the one that was offered.
+    Accepted,
+    /// Nothing changes; raft is told "none".
+    Refused,
+}
+
+/// What the store did.
+#[derive(Debug)]
+pub enum FlushReport {
+    /// A frame with this applied index is written.
+    Written {
+        /// Its applied index.
+        index: Index,
+        /// Its size.
+        bytes: u64,
+        /// Whether it was the last of its segment (which is then sealed and synced).
+        sealed: bool,
+    },
+    /// Everything up to this frame is durable.
+    Synced {
+        /// Its applied index.
+        index: Index,
+        /// Its term.
+        term: Term,
+    },
+    /// A stream is open.
+    Pinned {
+        /// For whom.
+        to: NodeId,
+        /// The stream.
+        stream: Box<SnapshotStream>,
+    },
+    /// A received snapshot is in new segments, and the store is switched to them.
+    Imported(Box<Imported>),
+    /// Records have been copied and must be looked up in their new place.
+    Relocate(Box<crate::floor::store::Relocations>),
+    /// Nothing to reclaim now.
+    NothingToReclaim,
+}
+
+/// What was read.
+#[derive(Debug)]
+pub enum ReadReport {
+    /// Entries for a follower; empty if they are no longer there.
+    Fetched {
+        /// For whom.
+        to: NodeId,
+        /// From here on.
+        low: Index,
+        /// What was found.
+        entries: Vec<Entry>,
+    },
+}
+
+/// Which worker failed, and how. There is no way on from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What was being done: "the log could not be synced".
+    pub what: String,
+    /// What the system says.
+    pub error: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.error)
+    }
+}
+
+/// The events of one turn.
+pub type Batches = Vec<Arc<Batch>>;
