@@ -11,6 +11,7 @@ pub mod generate;
 pub mod process;
 pub mod random;
 pub mod watches;
+pub mod workload;
 
 use std::io::Write;
 
