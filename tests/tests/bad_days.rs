@@ -1,0 +1,233 @@
+//! Bad days: what is wrong is refused, or survived, with one clear error; nothing acknowledged is lost.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use proto::etcdserverpb::{PutRequest, RangeRequest};
+use tests::process::{Cluster, Member, free_port, quorate, run};
+use tests::skip;
+
+const WITHIN: Duration = Duration::from_secs(20);
+
+async fn put(member: &Member, key: &str, value: &str) -> Result<(), tonic::Status> {
+    let put = PutRequest {
+        key: key.to_owned().into(),
+        value: value.to_owned().into(),
+        ..Default::default()
+    };
+    member.kv().put(put).await.map(|_| ())
+}
+
+async fn get(member: &Member, key: &str) -> Option<String> {
+    let range = RangeRequest { key: key.to_owned().into(), ..Default::default() };
+    let answer = member.kv().range(range).await.unwrap().into_inner();
+    answer.kvs.first().map(|kv| String::from_utf8(kv.value.to_vec()).unwrap())
+}
+
+/// Starts the member, which must refuse: it ends with a status that is not zero, and its log names all of
+/// `words`.
+fn refuses(member: &mut Member, words: &[&str]) {
+    let before = member.log_text().len();
+    member.start();
+    let code = member.wait_exit(WITHIN);
+    let log = member.log_text()[before..].to_owned();
+    assert!(code.is_some_and(|code| code != 0), "it ended with {code:?}:\n{log}");
+    for word in words {
+        assert!(log.to_lowercase().contains(word), "nothing says `{word}`:\n{log}");
+    }
+    assert!(!log.contains("panicked"), "a refusal is not a panic:\n{log}");
+}
+
+fn replace_argument(member: &mut Member, flag: &str, value: &str) {
+    let at = member.arguments.iter().position(|argument| argument == flag).unwrap();
+    member.arguments[at + 1] = value.to_owned();
+}
+
+fn newest(directory: &Path, ending: &str) -> PathBuf {
+    let mut files: Vec<PathBuf> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_string_lossy().ends_with(ending))
+        .collect();
+    files.sort();
+    files.pop().unwrap()
+}
+
+/// A lone member that has taken `count` puts and was then killed.
+async fn killed_after(count: usize) -> Cluster {
+    let mut cluster = Cluster::ours(1, &[]).await;
+    for i in 0..count {
+        put(&cluster.members[0], &format!("key{i}"), &format!("value{i}")).await.unwrap();
+    }
+    cluster.members[0].kill();
+    cluster
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_of_another_cluster_is_refused() {
+    let cluster = killed_after(3).await;
+    let mut other = killed_after(3).await;
+    let store = other.members[0].data_dir.join("member/store");
+    fs::remove_dir_all(&store).unwrap();
+    fs::rename(cluster.members[0].data_dir.join("member/store"), &store).unwrap();
+    refuses(&mut other.members[0], &["another", "member/store"]);
+    drop(cluster);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_torn_tail_of_the_log_is_cut_off_and_said() {
+    let mut cluster = killed_after(50).await;
+    let wal = cluster.members[0].data_dir.join("member/wal");
+    let segment = newest(&wal, ".wal");
+    let bytes = fs::read(&segment).unwrap();
+    // The last record ends where only zeros follow; half a record after it is what a power cut leaves.
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let end = end.div_ceil(8) * 8;
+    let mut torn = bytes.clone();
+    torn[end..end + 8].copy_from_slice(&0x0100_u64.to_le_bytes());
+    torn[end + 8..end + 40].copy_from_slice(&[0x5a; 32]);
+    fs::write(&segment, torn).unwrap();
+    cluster.members[0].start();
+    cluster.members[0].wait_ready().await;
+    assert!(cluster.members[0].log_text().to_lowercase().contains("torn"));
+    for i in 0..50 {
+        assert_eq!(get(&cluster.members[0], &format!("key{i}")).await, Some(format!("value{i}")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotten_record_in_the_middle_of_the_log_is_refused_with_its_place() {
+    let mut cluster = killed_after(50).await;
+    let segment = newest(&cluster.members[0].data_dir.join("member/wal"), ".wal");
+    let mut bytes = fs::read(&segment).unwrap();
+    let at = bytes.windows(7).position(|window| window == b"value20").unwrap();
+    bytes[at] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+    let name = segment.file_name().unwrap().to_string_lossy().into_owned();
+    refuses(&mut cluster.members[0], &[&name, "offset"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_segment_of_the_store_is_refused() {
+    let mut cluster = killed_after(20).await;
+    let store = cluster.members[0].data_dir.join("member/store");
+    let segment = newest(&store, ".seg");
+    fs::remove_file(&segment).unwrap();
+    let name = segment.file_name().unwrap().to_string_lossy().into_owned();
+    refuses(&mut cluster.members[0], &[&name]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_in_use_is_refused_and_named() {
+    let cluster = Cluster::ours(1, &[]).await;
+    let mut second = Cluster::new(&[quorate()], &[]);
+    let port = cluster.members[0].client_port;
+    replace_argument(
+        &mut second.members[0],
+        "--listen-client-urls",
+        &format!("http://127.0.0.1:{port}"),
+    );
+    refuses(&mut second.members[0], &["address already in use", &port.to_string()]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_initial_cluster_is_refused() {
+    let mut cluster = Cluster::new(&[quorate()], &[]);
+    let other = format!("somebody=http://127.0.0.1:{}", free_port());
+    replace_argument(&mut cluster.members[0], "--initial-cluster", &other);
+    refuses(&mut cluster.members[0], &["infra0", "initial-cluster"]);
+    let other = format!("infra0=http://127.0.0.1:{}", free_port());
+    replace_argument(&mut cluster.members[0], "--initial-cluster", &other);
+    refuses(&mut cluster.members[0], &["initial-advertise-peer-urls"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_flag_is_refused_with_the_nearest_name() {
+    let unknown = run(Command::new(quorate()).arg("--listen-client-url=http://127.0.0.1:1"));
+    let text = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert_eq!(unknown.status.code(), Some(2), "{text}");
+    assert!(text.contains("listen-client-urls"), "{text}");
+    let later = run(Command::new(quorate()).args(["--discovery-srv", "example.org"]));
+    let text = String::from_utf8_lossy(&later.stderr).into_owned();
+    assert!(!later.status.success() && text.contains("not yet supported"), "{text}");
+}
+
+/// A peer of another cluster knocks; it is turned away and nothing here changes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_of_another_cluster_is_turned_away() {
+    let mut cluster = Cluster::ours(3, &[]).await;
+    put(&cluster.members[0], "before", "1").await.unwrap();
+    // A stranger with a token of its own believes that our second member is in its cluster of two.
+    let mut stranger = Cluster::new(&[quorate(), quorate()], &[]);
+    let url = cluster.members[1].peer_url();
+    let own = stranger.members[0].peer_url();
+    replace_argument(&mut stranger.members[0], "--initial-cluster-token", "another");
+    replace_argument(
+        &mut stranger.members[0],
+        "--initial-cluster",
+        &format!("infra0={own},infra1={url}"),
+    );
+    stranger.members[0].start();
+    let deadline = std::time::Instant::now() + WITHIN;
+    while !stranger.members[0].log_text().to_lowercase().contains("cluster id mismatch") {
+        assert!(std::time::Instant::now() < deadline, "{}", stranger.members[0].log_tail());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    put(&cluster.members[1], "after", "2").await.unwrap();
+    cluster.agree().await;
+    for member in &mut cluster.members {
+        assert!(member.is_running());
+    }
+}
+
+/// The disk is full: the member says so and ends; with room again it starts and holds what it acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_ends_the_member_and_loses_nothing() {
+    let mut cluster = Cluster::new(&[quorate()], &[]);
+    let disk = cluster.directory.join("disk");
+    fs::create_dir(&disk).unwrap();
+    let mounted =
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=400m", "tmpfs"]).arg(&disk));
+    if !mounted.status.success() {
+        return skip("full_disk", "mounting a tmpfs is not allowed here");
+    }
+    let data = disk.join("data");
+    replace_argument(&mut cluster.members[0], "--data-dir", data.to_str().unwrap());
+    cluster.members[0].start();
+    cluster.members[0].wait_ready().await;
+    let ballast = disk.join("ballast");
+    let value = "v".repeat(100_000);
+    let mut acknowledged = 0;
+    for i in 0..4000 {
+        if i == 20 {
+            // Somebody else fills what is left, but for a little.
+            let free = run(Command::new("df").args(["--output=avail", "-B1"]).arg(&disk));
+            let free: u64 = String::from_utf8_lossy(&free.stdout)
+                .lines()
+                .nth(1)
+                .and_then(|line| line.trim().parse().ok())
+                .unwrap();
+            fs::write(&ballast, vec![1; free.saturating_sub(3 << 20) as usize]).unwrap();
+        }
+        if put(&cluster.members[0], &format!("key{i}"), &value).await.is_err() {
+            break;
+        }
+        acknowledged = i + 1;
+    }
+    assert!(acknowledged >= 20 && acknowledged < 4000, "{acknowledged} puts were acknowledged");
+    assert!(cluster.members[0].wait_exit(WITHIN).is_some_and(|code| code != 0));
+    let log = cluster.members[0].log_text().to_lowercase();
+    assert!(log.contains("no space left"), "{}", cluster.members[0].log_tail());
+    fs::remove_file(&ballast).unwrap();
+    cluster.members[0].start();
+    cluster.members[0].wait_ready().await;
+    for i in 0..acknowledged {
+        assert_eq!(get(&cluster.members[0], &format!("key{i}")).await.as_ref(), Some(&value));
+    }
+    cluster.members[0].kill();
+    assert!(run(Command::new("umount").arg(&disk)).status.success());
+}
