@@ -1,0 +1,123 @@
+//! The house keeps its own rules: the arrows between crates, generated code, the lints that keep the world
+//! out of the heart.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use tests::process::{root, run, run_ok};
+use tests::skip;
+
+/// The rows `| crate | may use |` of ARCHITECTURE.md, under its heading "The arrows".
+fn drawn() -> BTreeMap<String, BTreeSet<String>> {
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let section = text.split("## The arrows").nth(1).expect("ARCHITECTURE.md draws the arrows");
+    section
+        .lines()
+        .skip_while(|line| !line.starts_with('|'))
+        .take_while(|line| line.starts_with('|'))
+        .skip(2)
+        .map(|line| {
+            let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+            let names = |cell: &str| -> BTreeSet<String> {
+                cell.split(',')
+                    .map(|name| name.trim().trim_matches('`').to_owned())
+                    .filter(|name| !name.is_empty() && name != "–")
+                    .collect()
+            };
+            (cells[0].trim_matches('`').to_owned(), names(cells[1]))
+        })
+        .collect()
+}
+
+/// What the manifests say: normal dependencies between our own crates.
+fn built() -> BTreeMap<String, BTreeSet<String>> {
+    let cargo = std::env::var("CARGO").unwrap_or("cargo".into());
+    let json = run_ok(Command::new(cargo).current_dir(root()).args([
+        "metadata",
+        "--format-version=1",
+        "--no-deps",
+        "--offline",
+    ]));
+    let metadata: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let ours: BTreeSet<&str> = packages.iter().map(|p| p["name"].as_str().unwrap()).collect();
+    packages
+        .iter()
+        .map(|package| {
+            let uses = package["dependencies"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|dependency| dependency["kind"].is_null())
+                .map(|dependency| dependency["name"].as_str().unwrap())
+                .filter(|name| ours.contains(name))
+                .map(str::to_owned)
+                .collect();
+            (package["name"].as_str().unwrap().to_owned(), uses)
+        })
+        .collect()
+}
+
+#[test]
+fn arrows_between_crates_are_those_of_the_architecture() {
+    let (drawn, built) = (drawn(), built());
+    assert_eq!(
+        drawn.keys().collect::<Vec<_>>(),
+        built.keys().collect::<Vec<_>>(),
+        "ARCHITECTURE.md names the crates that there are"
+    );
+    for (name, uses) in &built {
+        let extra: Vec<_> = uses.difference(&drawn[name]).collect();
+        assert!(
+            extra.is_empty(),
+            "{name} uses {extra:?}, an arrow that ARCHITECTURE.md does not draw"
+        );
+    }
+}
+
+/// Below `server`, nobody switches off the lints that ban clocks, threads, sockets and files; `vfs::os` is
+/// the one place that opens files.
+#[test]
+fn the_heart_does_not_allow_itself_the_world() {
+    for name in ["raft", "wal", "store", "mvcc", "state_machine", "replica", "vfs", "proto"] {
+        let mut pending = vec![root().join("crates").join(name).join("src")];
+        while let Some(path) = pending.pop() {
+            if path.is_dir() {
+                pending.extend(std::fs::read_dir(path).unwrap().map(|e| e.unwrap().path()));
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let allowed = name == "vfs" && path.ends_with("os.rs");
+            assert!(
+                allowed || !text.contains("clippy::disallowed_methods"),
+                "{} switches off the ban on clocks, threads and files",
+                path.display()
+            );
+            assert!(!text.contains("async fn"), "{} is asynchronous", path.display());
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_stands_nowhere() {
+    let git = run(Command::new("git").current_dir(root()).args([
+        "grep",
+        "-nE",
+        r"\bunsafe\s*(\{|fn|impl)",
+        "--",
+        "*.rs",
+    ]));
+    assert_eq!(String::from_utf8_lossy(&git.stdout), "", "unsafe code");
+}
+
+/// The committed protobuf code is what the generator writes from the transcription.
+#[test]
+fn generated_code_is_up_to_date() {
+    if !run(Command::new("sh").args(["-c", "command -v protoc"])).status.success() {
+        return skip("generated_code", "protoc is not installed");
+    }
+    let cargo = std::env::var("CARGO").unwrap_or("cargo".into());
+    run_ok(Command::new(cargo).current_dir(root()).args(["xtask", "codegen", "--check"]));
+}
