@@ -1,0 +1,2 @@
+//! What a put and a get cost.
+fn main() {}
