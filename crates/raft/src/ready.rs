@@ -109,7 +109,8 @@ pub struct Ready {
     pub snapshot: Option<Snapshot>,
     /// Entries to append. The first may lie at or below what was appended before, which it then replaces.
     pub entries: Vec<Entry>,
-    /// Whether the append must be synced before it counts (entries, term or vote); a commit index alone need not.
+    /// Whether entries, term or vote must be synced before they count; a commit index alone need not. A snapshot is synced
+    /// in any case.
     pub must_sync: bool,
     /// Messages to send now.
     pub messages: Vec<Message>,
