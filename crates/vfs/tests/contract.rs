@@ -1,5 +1,7 @@
 //! What both implementors promise, checked on each by the same scenarios.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::ErrorKind;
 use std::path::Path;
 

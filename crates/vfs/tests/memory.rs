@@ -1,5 +1,7 @@
 //! What the disk in memory forgets, refuses and lets a test decide.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};

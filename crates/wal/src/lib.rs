@@ -1,14 +1,39 @@
 //! The write-ahead log, in etcd's record format and file naming.
+//!
+//! What a member has promised to remember, it writes here first: the entries, the term and the vote, and that a
+//! snapshot took the place of what was before it. The log is a directory of files that are only ever appended to:
+//!
+//! ```text
+//!   0000000000000000-0000000000000000.wal   ┐  sequence number and index of the first entry, in hexadecimal
+//!   0000000000000001-00000000000186a1.wal   │  64,000,000 bytes each, preallocated, the last one growing
+//!   0000000000000002-0000000000030d41.wal   ┘
+//!   │
+//!   └─▶ │ crc │ metadata │ state │ entry │ entry │ … │ state │ crc │ entry │ … │ snapshot │ … │ zeros …
+//!         └────── head ───────┘                              └ first write after a sync
+//! ```
+//!
+//! [`Wal`] writes, [`Wal::open`] reads all back after a restart, [`Reader`] reads entries back while the log
+//! runs, [`dump`] shows all to people. `docs/format/wal.md` draws every byte.
+
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod codec;
 pub mod dump;
+mod frame;
+mod layout;
+mod reader;
+mod recover;
+mod segment;
+mod wal;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
 
 use raft::{ConfState, Entry, HardState, Index, Term};
-use std::path::Path;
-use std::path::PathBuf;
-use std::sync::Arc;
-use vfs::Vfs;
+
+pub use reader::Reader;
+pub use wal::Wal;
 
 /// Whose log it is. Written into every file; the bytes found in an existing log are kept as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +104,7 @@ pub struct Recovered {
 #[derive(Debug)]
 pub enum OpenError {
     /// The disk refused.
-    Io(std::io::Error),
+    Io(io::Error),
     /// The directory holds no log.
     Missing(PathBuf),
     /// Bytes that had been durable are not what was written. `what` says what is wrong there, and what to do.
@@ -101,7 +126,7 @@ pub struct WriteError {
     /// What was being done.
     pub doing: String,
     /// What the disk said.
-    pub error: std::io::Error,
+    pub error: io::Error,
 }
 
 /// Why entries could not be read back.
@@ -112,7 +137,7 @@ pub enum ReadError {
     /// The log does not reach to `high`.
     Unavailable,
     /// The disk refused.
-    Io(std::io::Error),
+    Io(io::Error),
     /// The bytes are not what was written.
     Rotten {
         /// The file.
@@ -124,108 +149,40 @@ pub enum ReadError {
     },
 }
 
-/// The log, open for appending. One thread owns it.
-pub struct Wal {}
-
-impl Wal {
-    /// Makes a new log in the directory `dir`, which must not exist. On return it is durable, its name too.
-    pub fn create(
-        _vfs: Arc<dyn Vfs>,
-        _dir: &Path,
-        _metadata: Metadata,
-        _options: Options,
-    ) -> Result<Wal, WriteError> {
-        unimplemented!("comes with the next landing")
-    }
-
-    /// Whether `dir` holds a log.
-    pub fn exists(_vfs: &dyn Vfs, _dir: &Path) -> std::io::Result<bool> {
-        unimplemented!("comes with the next landing")
-    }
-
-    /// Reads the log in `dir` and makes it ready to be appended to. `from` is the applied index of the state
-    /// that is durable elsewhere (0: none): entries up to it are checked but not returned, and a log that does
-    /// not reach it is refused.
-    pub fn open(
-        _vfs: Arc<dyn Vfs>,
-        _dir: &Path,
-        _from: Index,
-        _options: Options,
-    ) -> Result<(Wal, Recovered), OpenError> {
-        unimplemented!("comes with the next landing")
-    }
-
-    /// Writes entries and then the state, with one write. Entries follow each other; the first may lie at or
-    /// below the last index, and then replaces all from there on. Durable only after [`Wal::sync`]. A full
-    /// file is followed by a new one here.
-    pub fn append(
-        &mut self,
-        _entries: &[Entry],
-        _state: Option<&HardState>,
-    ) -> Result<(), WriteError> {
-        unimplemented!("comes with the next landing")
-    }
-
-    /// Writes a snapshot record; durable only after [`Wal::sync`]. If the log does not hold an entry of this
-    /// index and term, it is emptied and goes on after the snapshot.
-    pub fn save_snapshot(&mut self, _snapshot: &SnapshotRecord) -> Result<(), WriteError> {
-        unimplemented!("comes with the next landing")
-    }
-
-    /// Makes all that was written durable, with one fdatasync; does nothing if all is.
-    pub fn sync(&mut self) -> Result<(), WriteError> {
-        unimplemented!("comes with the next landing")
-    }
-
-    /// Unlinks the files whose entries all lie at or below `up_to`, and whose snapshot records are not the
-    /// newest synced one, which must not lie below `up_to`. Returns how many.
-    pub fn release(&mut self, _up_to: Index) -> Result<usize, WriteError> {
-        unimplemented!("comes with the next landing")
-    }
-
-    /// A handle to read entries back from the disk.
-    pub fn reader(&self) -> Reader {
-        unimplemented!("comes with the next landing")
-    }
-
-    /// The first index that [`Reader::read`] can give; one above the last if there is none.
-    pub fn first_index(&self) -> Index {
-        unimplemented!("comes with the next landing")
-    }
-
-    /// The last index written.
-    pub fn last_index(&self) -> Index {
-        unimplemented!("comes with the next landing")
-    }
-
-    /// The last state written.
-    pub fn hard_state(&self) -> HardState {
-        unimplemented!("comes with the next landing")
-    }
-
-    /// Bytes written into the files that the log has now, without what is only preallocated.
-    pub fn bytes(&self) -> u64 {
-        unimplemented!("comes with the next landing")
-    }
-
-    /// How many files the log has.
-    pub fn segments(&self) -> usize {
-        unimplemented!("comes with the next landing")
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenError::Io(error) => write!(f, "the log cannot be read: {error}"),
+            OpenError::Missing(dir) => write!(f, "{} holds no log", dir.display()),
+            OpenError::Rotten { file, offset, what } => {
+                write!(f, "{} is damaged at byte {offset}: {what}", file.display())
+            }
+            OpenError::Gap(what) => write!(f, "a part of the log is missing: {what}"),
+        }
     }
 }
 
-/// Reads entries back from the disk while the log thread appends.
-#[derive(Clone)]
-pub struct Reader {}
+impl std::error::Error for OpenError {}
 
-impl Reader {
-    /// The entries `low..high`, at least one and then as many as fit into `bytes_max`, as encoded.
-    pub fn read(
-        &self,
-        _low: Index,
-        _high: Index,
-        _bytes_max: u64,
-    ) -> Result<Vec<Entry>, ReadError> {
-        unimplemented!("comes with the next landing")
+impl fmt::Display for WriteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.doing, self.error)
     }
 }
+
+impl std::error::Error for WriteError {}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReadError::Released => f.write_str("the log begins later by now"),
+            ReadError::Unavailable => f.write_str("the log does not reach so far"),
+            ReadError::Io(error) => write!(f, "the log cannot be read: {error}"),
+            ReadError::Rotten { file, offset, what } => {
+                write!(f, "{} is damaged at byte {offset}: {what}", file.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}
