@@ -196,7 +196,9 @@ impl Cluster {
                 self.alarms.insert((alarm, member));
             }
             Row::ConfState(state) => self.conf_state = state,
-            Row::Lease { .. } => unreachable!("leases have a table of their own"),
+            Row::Lease { .. } | Row::CompactedAtZero => {
+                unreachable!("leases and the mark are kept elsewhere")
+            }
         }
     }
 

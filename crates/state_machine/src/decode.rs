@@ -18,7 +18,7 @@ use proto::etcdserverpb::{
 
 /// Transactions nested deeper than this are not read. etcd's front refuses what is nested deeper than
 /// `max-txn-ops` (128 unless configured), Go's decoder what is nested deeper than about 5,000.
-pub const TXN_DEPTH_MAX: usize = 1000;
+pub const TXN_DEPTH_MAX: usize = 512;
 
 /// The bytes are no protobuf message, or nest too deep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,9 +1,22 @@
-//! Range, put and delete.
+//! Range, put and delete: what is checked before they are proposed, and what they do.
+//!
+//! A range works in this order, and several of its odd answers follow from it: read (up to one more than
+//! the limit), drop what the revision filters exclude, sort, cut to the limit. A sort or a filter needs
+//! everything first, so then the limit does not reach the read. `count` is of the range, whatever is
+//! filtered or cut. Asked for an order by something else than the key but for no direction, the result is
+//! sorted upwards, but the limit has reached the read by then: the smallest *keys* are sorted.
 
+use std::cmp::Ordering;
+
+use bytes::Bytes;
+use mvcc::{Item, KeyRange, RangeQuery, RangeResult};
 use proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest};
+use prost::Message;
 
 use crate::error::Error;
+use crate::reply::RangeReply;
+use crate::fault::Fault;
 
 /// Checks a range before it runs, wherever it comes from: key, then sort order, then sort target.
 ///
@@ -58,4 +71,100 @@ fn has_filters(request: &RangeRequest) -> bool {
         || request.max_mod_revision != 0
         || request.min_create_revision != 0
         || request.max_create_revision != 0
+}
+
+/// The keyspace as one reader sees it: apply in the middle of a transaction, or a read thread.
+pub(crate) trait Keys {
+    /// The newest revision there is to see.
+    fn revision(&self) -> i64;
+
+    /// Revisions below this cannot be read; -1 if all can.
+    fn compact_revision(&self) -> i64;
+
+    /// Reads a range.
+    fn read(&mut self, query: &RangeQuery) -> Result<RangeResult, Fault>;
+}
+
+/// Runs a range. Orders and targets outside their enums sort nothing: only [`check_range`] refuses them,
+/// because an entry that holds one is applied by every member that does not answer it.
+pub(crate) fn range(keys: &mut impl Keys, request: &RangeRequest) -> Result<RangeReply, Fault> {
+    let sorts = !is_key_order(request.sort_target, request.sort_order);
+    let limit = usize::try_from(request.limit).unwrap_or(0);
+    let read_limit =
+        if limit == 0 || sorts || has_filters(request) { 0 } else { limit.saturating_add(1) };
+    let by_value = request.sort_target == SortTarget::Value as i32;
+    let mut found = keys.read(&RangeQuery {
+        range: KeyRange::parse(request.key.clone(), request.range_end.clone()),
+        revision: request.revision,
+        limit: read_limit,
+        count_only: request.count_only,
+        keys_only: request.keys_only && !by_value,
+    })?;
+    if request.count_only {
+        found.items.clear();
+    }
+    filter(&mut found.items, request);
+    sort(&mut found.items, request);
+    let more = limit > 0 && found.items.len() > limit;
+    if more {
+        found.items.truncate(limit);
+    }
+    let key_values = match request.keys_only && by_value {
+        // Sorting by value has read whole key-values, and so the lease stays in the answer.
+        true => found.items.iter().map(without_value).collect(),
+        false => found.items.into_iter().map(|item| item.bytes).collect(),
+    };
+    let count = i64::try_from(found.count).unwrap_or(i64::MAX);
+    Ok(RangeReply { revision: found.current_revision, key_values, more, count })
+}
+
+/// The key-value without its value, encoded anew.
+fn without_value(item: &Item) -> Bytes {
+    let key_value = proto::mvccpb::KeyValue {
+        key: item.key.clone(),
+        create_revision: item.create,
+        mod_revision: item.revision.main,
+        version: item.version,
+        value: Bytes::new(),
+        lease: item.lease,
+    };
+    key_value.encode_to_vec().into()
+}
+
+fn filter(items: &mut Vec<Item>, request: &RangeRequest) {
+    if !has_filters(request) {
+        return;
+    }
+    let above = |revision, min| min == 0 || revision >= min;
+    let below = |revision, max| max == 0 || revision <= max;
+    items.retain(|item| {
+        below(item.revision.main, request.max_mod_revision)
+            && above(item.revision.main, request.min_mod_revision)
+            && below(item.create, request.max_create_revision)
+            && above(item.create, request.min_create_revision)
+    });
+}
+
+/// Equal ones stay in key order; etcd leaves that open.
+fn sort(items: &mut [Item], request: &RangeRequest) {
+    let (Ok(target), Ok(order)) =
+        (SortTarget::try_from(request.sort_target), SortOrder::try_from(request.sort_order))
+    else {
+        return;
+    };
+    let direct: fn(Ordering) -> Ordering = match (target, order) {
+        (SortTarget::Key, SortOrder::None | SortOrder::Ascend) => return,
+        (_, SortOrder::None | SortOrder::Ascend) => |ordering| ordering,
+        (_, SortOrder::Descend) => Ordering::reverse,
+    };
+    match target {
+        SortTarget::Key => items.sort_by(|a, b| direct(a.key.cmp(&b.key))),
+        SortTarget::Version => items.sort_by(|a, b| direct(a.version.cmp(&b.version))),
+        SortTarget::Create => items.sort_by(|a, b| direct(a.create.cmp(&b.create))),
+        SortTarget::Mod => items.sort_by(|a, b| direct(a.revision.main.cmp(&b.revision.main))),
+        SortTarget::Value => {
+            let compare = |a: &Item, b: &Item| direct(a.value().cmp(&b.value()));
+            items.sort_by(compare);
+        }
+    }
 }

@@ -6,8 +6,7 @@
 //! tables are equal whatever their flags. Which keys hang on a lease is not stored: it follows from the
 //! `lease` field of the live key-values. Deadlines are not known here at all: the clock above keeps them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -58,7 +57,7 @@ struct Lease {
     ttl: i64,
     remaining: i64,
     /// In key order, because a revoke deletes them in key order on every member.
-    keys: BTreeSet<Arc<[u8]>>,
+    keys: BTreeSet<Box<[u8]>>,
 }
 
 /// The lease table. Keys are copied into it: a slice of an entry would keep the whole entry in memory for
@@ -66,14 +65,20 @@ struct Lease {
 #[derive(Debug)]
 pub(crate) struct LeaseTable {
     leases: BTreeMap<i64, Lease>,
-    /// Which lease a key hangs on. A key not named here hangs on none.
-    holders: HashMap<Arc<[u8]>, i64>,
     ttl_min: i64,
+}
+
+/// A key leaves one lease for another; 0 is none. What every put and every delete comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Move {
+    pub(crate) key: Bytes,
+    pub(crate) from: i64,
+    pub(crate) to: i64,
 }
 
 impl LeaseTable {
     pub(crate) fn new(ttl_min: i64) -> LeaseTable {
-        LeaseTable { leases: BTreeMap::new(), holders: HashMap::new(), ttl_min }
+        LeaseTable { leases: BTreeMap::new(), ttl_min }
     }
 
     /// Id, then TTL, then whether the id is taken: etcd's order.
@@ -95,53 +100,31 @@ impl LeaseTable {
         lease.remaining = remaining;
     }
 
-    /// Forgets a lease, and which keys hung on it.
+    /// Forgets a lease.
     pub(crate) fn remove(&mut self, id: i64) {
-        if let Some(lease) = self.leases.remove(&id) {
-            for key in &lease.keys {
-                self.holders.remove(key);
-            }
-        }
+        self.leases.remove(&id);
     }
 
-    /// Hangs a key on a lease, or on none if `id` is 0, taking it from the one it hung on. A lease that
-    /// does not exist holds nothing: a key may name one after a restore from elsewhere.
-    pub(crate) fn attach(&mut self, key: &[u8], id: i64) {
-        if id == 0 && self.holders.is_empty() {
-            return;
+    /// Moves a key. A lease that does not exist holds nothing: a key may name one after a restore from
+    /// elsewhere.
+    pub(crate) fn shift(&mut self, Move { key, from, to }: &Move) {
+        if let Some(lease) = self.leases.get_mut(from) {
+            lease.keys.remove(&key[..]);
         }
-        let old = self.holders.get(key).copied().unwrap_or(0);
-        if old == id {
-            return;
+        if let Some(lease) = self.leases.get_mut(to) {
+            lease.keys.insert(key[..].into());
         }
-        if let Some(lease) = self.leases.get_mut(&old) {
-            lease.keys.remove(key);
-        }
-        self.holders.remove(key);
-        if let Some(lease) = self.leases.get_mut(&id) {
-            let key: Arc<[u8]> = key.into();
-            lease.keys.insert(key.clone());
-            self.holders.insert(key, id);
-        }
-    }
-
-    /// True if attaching `id` to `key` would change nothing.
-    pub(crate) fn is_attached(&self, key: &[u8], id: i64) -> bool {
-        if self.holders.is_empty() { id == 0 } else { self.holder(key) == id }
-    }
-
-    fn holder(&self, key: &[u8]) -> i64 {
-        self.holders.get(key).copied().unwrap_or(0)
     }
 
     pub(crate) fn contains(&self, id: i64) -> bool {
         self.leases.contains_key(&id)
     }
 
-    /// The table's row of a lease.
-    pub(crate) fn row(&self, id: i64) -> Option<Row> {
-        let lease = self.leases.get(&id)?;
-        Some(Row::Lease { id, ttl: lease.ttl, remaining: lease.remaining })
+    /// Notes what is left of a lease's time; the row to write, if the lease exists.
+    pub(crate) fn checkpoint(&mut self, id: i64, remaining: i64) -> Option<Row> {
+        let lease = self.leases.get_mut(&id)?;
+        lease.remaining = remaining;
+        Some(Row::Lease { id, ttl: lease.ttl, remaining })
     }
 
     pub(crate) fn info(&self, id: i64) -> Option<LeaseInfo> {
@@ -170,22 +153,25 @@ impl LeaseTable {
 mod tests {
     use super::*;
 
-    /// A key hangs on one lease at a time, and the sets of both sides agree.
+    /// A key hangs on one lease at a time; ids and TTLs may be any number.
     #[test]
     fn a_key_moves_from_lease_to_lease() {
+        let shift = |table: &mut LeaseTable, key: &'static str, from, to| {
+            table.shift(&Move { key: key.into(), from, to });
+        };
         let mut table = LeaseTable::new(2);
         table.load(1, 10, 0);
         table.load(-1, i64::MIN, 0);
-        table.attach(b"a", 1);
-        table.attach(b"b", 1);
-        table.attach(b"a", -1);
+        shift(&mut table, "a", 0, 1);
+        shift(&mut table, "b", 0, 1);
+        shift(&mut table, "a", 1, -1);
         assert_eq!(table.keys(1).unwrap(), ["b"]);
         assert_eq!(table.keys(-1).unwrap(), ["a"]);
-        table.attach(b"a", 7);
+        shift(&mut table, "a", -1, 7);
         assert_eq!(table.keys(-1).unwrap(), [] as [&str; 0]);
-        assert!(table.is_attached(b"a", 0));
-        table.remove(1);
-        assert!(table.holders.is_empty());
         assert_eq!(table.info(-1), Some(LeaseInfo { id: -1, ttl: 2, remaining: 0 }));
+        assert_eq!(table.check_grant(-1, 1), Err(Error::LeaseExists));
+        assert_eq!(table.check_grant(0, i64::MAX), Err(Error::LeaseNotFound));
+        assert_eq!(table.check_grant(1, TTL_MAX + 1), Err(Error::LeaseTtlTooLarge));
     }
 }

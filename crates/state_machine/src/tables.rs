@@ -5,7 +5,9 @@
 //! 1 leases            id, i64 big endian                ttl, i64 big endian ‖ remaining ttl, i64 big endian
 //! 2 members           id, u64 big endian                etcd's member JSON
 //! 3 removed members   id, u64 big endian                (empty)
-//! 4 cluster           "clusterVersion", "downgrade"     the version's text; etcd's downgrade JSON
+//! 4 cluster           "clusterVersion"                  the version's text
+//!                     "downgrade"                       etcd's downgrade JSON
+//!                     "compactedAtZero"                 (empty)
 //! 5 alarms            member id, u64 big endian ‖
 //!                     alarm type, i32 big endian        (empty)
 //! 6 conf state        (empty)                           raftpb.ConfState
@@ -40,6 +42,11 @@ pub const CLUSTER_VERSION_KEY: &[u8] = b"clusterVersion";
 /// The key of the downgrade's row in [`CLUSTER`].
 pub const DOWNGRADE_KEY: &[u8] = b"downgrade";
 
+/// The key of the row in [`CLUSTER`] that says that the keyspace was compacted at revision 0. That removes
+/// nothing, but it succeeds only once, so members must remember it; the store's own mark cannot tell it from
+/// no mark.
+pub const COMPACTED_AT_ZERO_KEY: &[u8] = b"compactedAtZero";
+
 /// One row, read.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Row {
@@ -50,6 +57,7 @@ pub(crate) enum Row {
     Downgrade(Downgrade),
     Alarm { member: u64, alarm: i32 },
     ConfState(ConfState),
+    CompactedAtZero,
 }
 
 /// A row that cannot be read: its checksum was right, so another version wrote it, or this one did wrong.
@@ -101,6 +109,7 @@ impl Row {
                     target_version: downgrade.target_version,
                 }))
             }
+            CLUSTER if key == COMPACTED_AT_ZERO_KEY => Some(Row::CompactedAtZero),
             ALARMS => {
                 let (member, alarm) = key.split_first_chunk::<8>()?;
                 Some(Row::Alarm {
@@ -147,6 +156,7 @@ impl Row {
                     .expect("a string and a truth value can always be written as JSON");
                 (CLUSTER, DOWNGRADE_KEY.to_vec(), json)
             }
+            Row::CompactedAtZero => (CLUSTER, COMPACTED_AT_ZERO_KEY.to_vec(), Vec::new()),
             Row::Alarm { member, alarm } => (ALARMS, alarm_key(*member, *alarm), Vec::new()),
             Row::ConfState(state) => {
                 let state = raftpb::ConfState {

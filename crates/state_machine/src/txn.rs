@@ -1,14 +1,36 @@
 //! Transactions: compare, then do one list of operations or the other, as one revision or not at all.
+//!
+//! Applied in three passes over the same tree of operations, each depth first:
+//!
+//! 1. *Compare*, against the state before the transaction: nested ones too, so that no write of this
+//!    transaction can decide a branch of it. The outcome is the *path*: which branch of each transaction
+//!    on the way is taken.
+//! 2. *Check* the operations on the path, against the same state: revisions of ranges, existence of
+//!    leases, keys whose value or lease is to be kept. The first failure fails the whole.
+//! 3. *Execute*. Nothing may fail any more but the disk, for half a transaction cannot be taken back.
+//!
+//! The second pass also follows what the transaction itself would do to a key. etcd's does not, and so a
+//! delete up to the end of the keyspace, which [`check`] overlooks as etcd's front does, followed by a put
+//! that keeps the value or lease of a key deleted by it, stops every etcd member in the third pass, and
+//! again whenever it reads its log. Here it fails in the second, with `key not found`.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::slice;
 
 use bytes::Bytes;
+use mvcc::{KeyRange, RangeQuery};
+use proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use proto::etcdserverpb::{
-    DeleteRangeRequest, RangeRequest, RequestOp, TxnRequest, request_op::Request as Op,
+    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+    request_op::Request as Op,
 };
 
 use crate::error::Error;
-use crate::kv;
+use crate::fault::Fault;
+use crate::kv::{self, Keys};
+use crate::lease::LeaseTable;
+use crate::reply::{Response, TxnReply};
+use crate::write::Writer;
 
 /// Checks a transaction before it is proposed: everything that can be said without the keyspace. Both
 /// branches are checked, whichever will be taken.
@@ -94,6 +116,271 @@ fn interval(delete: &DeleteRangeRequest) -> (Bytes, Option<Bytes>) {
     }
 }
 
+/// The operations of both branches, each as a range if it is one.
+pub(crate) fn ranges(request: &TxnRequest) -> impl Iterator<Item = Option<&RangeRequest>> {
+    request.success.iter().chain(&request.failure).map(|op| match &op.request {
+        Some(Op::RequestRange(range)) => Some(range),
+        _ => None,
+    })
+}
+
+/// Runs a transaction of ranges alone, on a reader that stays at one revision.
+pub(crate) fn read(keys: &mut impl Keys, request: &TxnRequest) -> Result<TxnReply, Fault> {
+    let succeeded = holds(keys, &request.compare)?;
+    let ops = branch(request, succeeded);
+    for op in ops {
+        if let Some(Op::RequestRange(range)) = &op.request {
+            check_revision(keys, range)?;
+        }
+    }
+    let mut responses = Vec::with_capacity(ops.len());
+    for op in ops {
+        responses.push(match &op.request {
+            Some(Op::RequestRange(range)) => Some(Response::Range(kv::range(keys, range)?)),
+            _ => None,
+        });
+    }
+    Ok(TxnReply { revision: keys.revision(), succeeded, responses })
+}
+
+/// Compares and checks a transaction of an entry. The path that comes back is what [`execute`] takes.
+pub(crate) fn prepare(
+    writer: &mut Writer<'_>,
+    request: &TxnRequest,
+    leases: &LeaseTable,
+) -> Result<Vec<bool>, Fault> {
+    let mut path = Vec::new();
+    compare(writer, request, &mut path)?;
+    check_path(writer, request, leases, &mut path.iter(), &mut Shadow::default())?;
+    Ok(path)
+}
+
+/// Does a transaction that [`prepare`] let pass. Without `want_reply` nothing is read that only the
+/// answer needs.
+pub(crate) fn execute(
+    writer: &mut Writer<'_>,
+    request: &TxnRequest,
+    path: &[bool],
+    want_reply: bool,
+) -> Result<TxnReply, Fault> {
+    let mut reply = execute_branch(writer, request, &mut path.iter(), want_reply)?;
+    reply.revision = writer.revision();
+    Ok(reply)
+}
+
+fn branch(request: &TxnRequest, succeeded: bool) -> &[RequestOp] {
+    if succeeded { &request.success } else { &request.failure }
+}
+
+fn next(path: &mut slice::Iter<'_, bool>) -> bool {
+    *path.next().expect("compare has put every transaction on the way into the path")
+}
+
+/// Pass 1. Appends this transaction's outcome, then those of the nested ones on the branch taken.
+fn compare(
+    keys: &mut impl Keys,
+    request: &TxnRequest,
+    path: &mut Vec<bool>,
+) -> Result<(), Fault> {
+    let succeeded = holds(keys, &request.compare)?;
+    path.push(succeeded);
+    for op in branch(request, succeeded) {
+        if let Some(Op::RequestTxn(nested)) = &op.request {
+            compare(keys, nested, path)?;
+        }
+    }
+    Ok(())
+}
+
+fn holds(keys: &mut impl Keys, compares: &[Compare]) -> Result<bool, Fault> {
+    for compare in compares {
+        if !holds_one(keys, compare)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// A compare holds if it holds for every key of its range. If there is none it is about a key that does
+/// not exist: that has no value, so no statement about its value holds, and zero is everything else.
+fn holds_one(keys: &mut impl Keys, compare: &Compare) -> Result<bool, Fault> {
+    let by_value = compare.target == CompareTarget::Value as i32;
+    let range = KeyRange::parse(compare.key.clone(), compare.range_end.clone());
+    let query = RangeQuery { keys_only: !by_value, ..RangeQuery::new(range) };
+    let found = keys.read(&query)?;
+    if found.items.is_empty() {
+        return Ok(!by_value && holds_for(compare, 0.cmp(&operand(compare))));
+    }
+    for item in &found.items {
+        let actual = match CompareTarget::try_from(compare.target) {
+            Ok(CompareTarget::Value) => {
+                let operand = match &compare.target_union {
+                    Some(TargetUnion::Value(value)) => &value[..],
+                    _ => &[],
+                };
+                item.value()[..].cmp(operand)
+            }
+            Ok(CompareTarget::Version) => item.version.cmp(&operand(compare)),
+            Ok(CompareTarget::Create) => item.create.cmp(&operand(compare)),
+            Ok(CompareTarget::Mod) => item.revision.main.cmp(&operand(compare)),
+            Ok(CompareTarget::Lease) => item.lease.cmp(&operand(compare)),
+            Err(_) => std::cmp::Ordering::Equal,
+        };
+        if !holds_for(compare, actual) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The number compared with; 0 if the union holds none, or the one of another target. An unknown target
+/// compares equal.
+fn operand(compare: &Compare) -> i64 {
+    match (CompareTarget::try_from(compare.target), &compare.target_union) {
+        (Ok(CompareTarget::Version), Some(TargetUnion::Version(v)))
+        | (Ok(CompareTarget::Create), Some(TargetUnion::CreateRevision(v)))
+        | (Ok(CompareTarget::Mod), Some(TargetUnion::ModRevision(v)))
+        | (Ok(CompareTarget::Lease), Some(TargetUnion::Lease(v))) => *v,
+        _ => 0,
+    }
+}
+
+/// An unknown operator always holds.
+fn holds_for(compare: &Compare, actual: std::cmp::Ordering) -> bool {
+    match CompareResult::try_from(compare.result) {
+        Ok(CompareResult::Equal) => actual.is_eq(),
+        Ok(CompareResult::NotEqual) => actual.is_ne(),
+        Ok(CompareResult::Greater) => actual.is_gt(),
+        Ok(CompareResult::Less) => actual.is_lt(),
+        Err(_) => true,
+    }
+}
+
+/// Pass 2.
+fn check_path(
+    writer: &mut Writer<'_>,
+    request: &TxnRequest,
+    leases: &LeaseTable,
+    path: &mut slice::Iter<'_, bool>,
+    shadow: &mut Shadow,
+) -> Result<(), Fault> {
+    for op in branch(request, next(path)) {
+        match &op.request {
+            Some(Op::RequestRange(range)) => check_revision(writer, range)?,
+            Some(Op::RequestPut(put)) => {
+                check_put(writer, put, leases)?;
+                if (put.ignore_value || put.ignore_lease) && shadow.is_deleted(&put.key) {
+                    return Err(Error::KeyNotFound.into());
+                }
+                shadow.put(&put.key);
+            }
+            Some(Op::RequestDeleteRange(delete)) => shadow.delete(delete),
+            Some(Op::RequestTxn(nested)) => check_path(writer, nested, leases, path, shadow)?,
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Inside a transaction only 0 means the newest revision: a negative one lies below any mark, and passes
+/// only where nothing has ever been compacted and it is -1.
+fn check_revision(keys: &impl Keys, range: &RangeRequest) -> Result<(), Error> {
+    match range.revision {
+        0 => Ok(()),
+        revision if revision > keys.revision() => Err(Error::FutureRevision),
+        revision if revision < keys.compact_revision() => Err(Error::Compacted),
+        _ => Ok(()),
+    }
+}
+
+/// What a put needs to find: its lease, then the key whose value or lease it keeps.
+pub(crate) fn check_put(
+    writer: &mut Writer<'_>,
+    put: &PutRequest,
+    leases: &LeaseTable,
+) -> Result<(), Error> {
+    if put.lease != 0 && !leases.contains(put.lease) {
+        return Err(Error::LeaseNotFound);
+    }
+    if (put.ignore_value || put.ignore_lease) && !writer.exists(&put.key) {
+        return Err(Error::KeyNotFound);
+    }
+    Ok(())
+}
+
+/// What the operations checked so far would do to keys, as far as a later one can see it.
+#[derive(Debug, Default)]
+struct Shadow {
+    /// What some delete covers.
+    deleted: Intervals,
+    /// What was put, and not deleted since.
+    put: BTreeSet<Bytes>,
+}
+
+impl Shadow {
+    fn is_deleted(&self, key: &Bytes) -> bool {
+        self.deleted.contains(key) && !self.put.contains(key)
+    }
+
+    fn put(&mut self, key: &Bytes) {
+        // Before the first delete nothing needs remembering: a put makes no key go away.
+        if !self.deleted.ranges.is_empty() {
+            self.put.insert(key.clone());
+        }
+    }
+
+    fn delete(&mut self, delete: &DeleteRangeRequest) {
+        let (from, to) = interval(delete);
+        if to.as_ref().is_some_and(|to| *to <= from) {
+            return;
+        }
+        let mut back = self.put.split_off(&from);
+        if let Some(to) = &to {
+            self.put.append(&mut back.split_off(to));
+        }
+        self.deleted.insert(from, to);
+    }
+}
+
+/// Pass 3.
+fn execute_branch(
+    writer: &mut Writer<'_>,
+    request: &TxnRequest,
+    path: &mut slice::Iter<'_, bool>,
+    want_reply: bool,
+) -> Result<TxnReply, Fault> {
+    let succeeded = next(path);
+    let ops = branch(request, succeeded);
+    let mut reply = TxnReply { revision: 0, succeeded, responses: Vec::new() };
+    for op in ops {
+        let response = match &op.request {
+            Some(Op::RequestRange(_)) if !want_reply => None,
+            Some(Op::RequestRange(range)) => Some(Response::Range(kv::range(writer, range)?)),
+            Some(Op::RequestPut(put)) => Some(Response::Put(writer.put(put, want_reply)?)),
+            Some(Op::RequestDeleteRange(delete)) => {
+                Some(Response::DeleteRange(writer.delete_range(delete, want_reply)?))
+            }
+            Some(Op::RequestTxn(nested)) => {
+                Some(Response::Txn(execute_branch(writer, nested, path, want_reply)?))
+            }
+            None => None,
+        };
+        if want_reply {
+            reply.responses.push(response);
+        }
+    }
+    Ok(reply)
+}
+
+/// Some operation, on whichever branch and however deep, is a put: what a full disk refuses.
+pub(crate) fn puts(request: &TxnRequest) -> bool {
+    request.success.iter().chain(&request.failure).any(|op| match &op.request {
+        Some(Op::RequestPut(_)) => true,
+        Some(Op::RequestTxn(nested)) => puts(nested),
+        _ => false,
+    })
+}
+
 /// A set of keys made of ranges. Kept merged: no two touch, so a look-up asks one of them.
 #[derive(Debug, Default)]
 struct Intervals {
@@ -142,10 +429,65 @@ impl Intervals {
     }
 }
 
-/// The operations of both branches, each as a range if it is one.
-pub(crate) fn ranges(request: &TxnRequest) -> impl Iterator<Item = Option<&RangeRequest>> {
-    request.success.iter().chain(&request.failure).map(|op| match &op.request {
-        Some(Op::RequestRange(range)) => Some(range),
-        _ => None,
-    })
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delete(key: &'static str, range_end: &'static str) -> DeleteRangeRequest {
+        DeleteRangeRequest { key: key.into(), range_end: range_end.into(), prev_kv: false }
+    }
+
+    fn set(ranges: &[(&'static str, &'static str)]) -> Intervals {
+        let mut set = Intervals::default();
+        for (key, range_end) in ranges {
+            let (from, to) = interval(&delete(key, range_end));
+            set.insert(from, to);
+        }
+        set
+    }
+
+    /// Against a plain list of ranges, for all ranges and keys of a tiny alphabet.
+    #[test]
+    fn intervals_cover_what_their_ranges_cover() {
+        let ends = ["", "\0", "a", "b", "bb", "c", "d"];
+        let keys = ["a", "b", "bb", "c", "cc", "d", "z"];
+        let ranges: Vec<_> = keys.iter().flat_map(|k| ends.iter().map(move |e| (*k, *e))).collect();
+        let covers = |(from, end): (&str, &str), key: &str| match end {
+            "" => key == from,
+            "\0" => key >= from,
+            end => key >= from && key < end,
+        };
+        for one in &ranges {
+            for two in &ranges {
+                let set = set(&[*one, *two, ("b", "c")]);
+                for key in keys {
+                    let expected =
+                        covers(*one, key) || covers(*two, key) || covers(("b", "c"), key);
+                    assert_eq!(set.contains(&key.into()), expected, "{one:?} {two:?} {key}");
+                }
+                let ranges: Vec<_> = set.ranges.iter().collect();
+                for pair in ranges.windows(2) {
+                    assert!(pair[0].1.as_ref().is_some_and(|end| end < pair[1].0), "{set:?}");
+                }
+            }
+        }
+    }
+
+    /// A put after the delete brings the key back, a later delete takes it away again.
+    #[test]
+    fn the_shadow_follows_puts_and_deletes() {
+        let mut shadow = Shadow::default();
+        assert!(!shadow.is_deleted(&"k".into()));
+        shadow.delete(&delete("a", "\0"));
+        assert!(shadow.is_deleted(&"k".into()));
+        shadow.put(&"k".into());
+        assert!(!shadow.is_deleted(&"k".into()));
+        shadow.delete(&delete("k", ""));
+        assert!(shadow.is_deleted(&"k".into()));
+        shadow.put(&"k".into());
+        shadow.delete(&delete("z", "b"));
+        shadow.delete(&delete("l", "m"));
+        assert!(!shadow.is_deleted(&"k".into()));
+    }
 }
