@@ -251,14 +251,14 @@ impl std::error::Error for Error {}
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::BTreeSet;
 
     use super::*;
 
     /// Two errors with one text could not be told apart by a client.
     #[test]
     fn texts_are_distinct() {
-        let texts: HashSet<_> = Error::ALL.iter().map(|error| error.text()).collect();
+        let texts: BTreeSet<_> = Error::ALL.iter().map(|error| error.text()).collect();
         assert_eq!(texts.len(), Error::ALL.len());
     }
 

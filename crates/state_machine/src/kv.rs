@@ -10,13 +10,13 @@ use std::cmp::Ordering;
 
 use bytes::Bytes;
 use mvcc::{Item, KeyRange, RangeQuery, RangeResult};
+use prost::Message;
 use proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest};
-use prost::Message;
 
 use crate::error::Error;
-use crate::reply::RangeReply;
 use crate::fault::Fault;
+use crate::reply::RangeReply;
 
 /// Checks a range before it runs, wherever it comes from: key, then sort order, then sort target.
 ///

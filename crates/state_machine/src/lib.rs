@@ -44,6 +44,7 @@ use proto::etcdserverpb::{CompactionRequest, LeaseGrantRequest, TxnRequest};
 use proto::membershippb::{ClusterMemberAttrSetRequest, DowngradeInfoSetRequest};
 
 use crate::fault::Fault;
+use crate::kv::Keys;
 use crate::lease::{LeaseTable, Move};
 use crate::tables::{BadRow, Row};
 use crate::view::Shared;
@@ -56,8 +57,8 @@ pub use error::{Error, code};
 pub use fault::StorageFailure;
 pub use kv::{check_range, check_range_stream};
 pub use lease::{LeaseChange, LeaseInfo, TTL_MAX};
-pub use reply::{DeleteRangeReply, Header, PutReply, RangeReply, Reply, Response, TxnReply};
 pub use mvcc::Effort;
+pub use reply::{DeleteRangeReply, Header, PutReply, RangeReply, Reply, Response, TxnReply};
 pub use view::{Answer, View};
 
 /// What a member's flags decide. All members of a cluster have the same.
@@ -267,7 +268,9 @@ impl StateMachine {
                     Err(Fault::Refused(error)) => Err(error),
                     Err(Fault::Storage(failure)) => return Err(failure),
                     Err(Fault::Cold | Fault::Busy) => {
-                        unreachable!("apply reads the disk itself, and nobody else changes the index")
+                        unreachable!(
+                            "apply reads the disk itself, and nobody else changes the index"
+                        )
                     }
                 };
                 if want_reply && command.id != RequestId(0) {

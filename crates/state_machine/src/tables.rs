@@ -48,7 +48,7 @@ pub const DOWNGRADE_KEY: &[u8] = b"downgrade";
 pub const COMPACTED_AT_ZERO_KEY: &[u8] = b"compactedAtZero";
 
 /// One row, read.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Row {
     Lease { id: i64, ttl: i64, remaining: i64 },
     Member(Member),

@@ -14,7 +14,7 @@
 //! that keeps the value or lease of a key deleted by it, stops every etcd member in the third pass, and
 //! again whenever it reads its log. Here it fails in the second, with `key not found`.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::slice;
 
 use bytes::Bytes;
@@ -70,7 +70,7 @@ fn check_shape(request: &TxnRequest, ops_max: usize) -> Result<(), Error> {
 /// A delete of everything from a key on (`range_end` is one zero byte) counts as deleting nothing: etcd
 /// overlooks it, so clients may rely on it, and so do the members of a mixed cluster. What that can lead
 /// to is caught when the transaction is applied.
-fn check_writes(ops: &[RequestOp]) -> Result<(HashSet<Bytes>, Intervals), Error> {
+fn check_writes(ops: &[RequestOp]) -> Result<(BTreeSet<Bytes>, Intervals), Error> {
     let mut deletes = Intervals::default();
     for op in ops {
         if let Some(Op::RequestDeleteRange(delete)) = &op.request
@@ -80,17 +80,17 @@ fn check_writes(ops: &[RequestOp]) -> Result<(HashSet<Bytes>, Intervals), Error>
             deletes.insert(from, to);
         }
     }
-    let mut puts: HashSet<Bytes> = HashSet::new();
+    let mut puts: BTreeSet<Bytes> = BTreeSet::new();
     for op in ops {
         let Some(Op::RequestTxn(nested)) = &op.request else { continue };
-        let (then_puts, then_deletes) = check_writes(&nested.success)?;
-        let (else_puts, else_deletes) = check_writes(&nested.failure)?;
+        let (mut then_puts, then_deletes) = check_writes(&nested.success)?;
+        let (mut else_puts, else_deletes) = check_writes(&nested.failure)?;
         let clashes = |key: &Bytes| puts.contains(key) || deletes.contains(key);
         if then_puts.iter().any(clashes) || else_puts.iter().any(clashes) {
             return Err(Error::DuplicateKey);
         }
-        puts.extend(then_puts);
-        puts.extend(else_puts);
+        puts.append(&mut then_puts);
+        puts.append(&mut else_puts);
         deletes.extend(then_deletes);
         deletes.extend(else_deletes);
     }
@@ -177,11 +177,7 @@ fn next(path: &mut slice::Iter<'_, bool>) -> bool {
 }
 
 /// Pass 1. Appends this transaction's outcome, then those of the nested ones on the branch taken.
-fn compare(
-    keys: &mut impl Keys,
-    request: &TxnRequest,
-    path: &mut Vec<bool>,
-) -> Result<(), Fault> {
+fn compare(keys: &mut impl Keys, request: &TxnRequest, path: &mut Vec<bool>) -> Result<(), Fault> {
     let succeeded = holds(keys, &request.compare)?;
     path.push(succeeded);
     for op in branch(request, succeeded) {
@@ -428,7 +424,6 @@ impl Intervals {
         }
     }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 //! The writer: one entry's changes of the keyspace, and what they mean for leases.
 
 use bytes::Bytes;
-use mvcc::{Keyspace, KeyRange, RangeQuery, RangeResult, ReadError, Txn};
+use mvcc::{KeyRange, Keyspace, RangeQuery, RangeResult, ReadError, Txn};
 use proto::etcdserverpb::{DeleteRangeRequest, PutRequest};
 
 use crate::error::Error;
