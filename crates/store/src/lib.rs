@@ -34,10 +34,15 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod builder;
+mod copy;
 mod error;
+mod footer;
 mod frame;
+mod live;
+mod manifest;
 mod reclaim;
 mod record;
+mod recovery;
 mod scrub;
 mod segment;
 mod snapshot;
@@ -47,7 +52,8 @@ pub use builder::{Builder, Frame};
 pub use error::{Damage, ImportError, OpenError, ReadError, ReclaimError, WriteError};
 pub use reclaim::{Goal, Gone, Reclaimed, Relocation};
 pub use record::{Location, Place, PutRecord, Recovered, Revision, Row};
+pub use recovery::open;
 pub use scrub::Scrubbed;
 pub use segment::{Reader, View};
 pub use snapshot::{Snapshot, SnapshotHeader};
-pub use store::{Flusher, Opened, Options, Sizes, Synced, TornTail, Written, open};
+pub use store::{Flusher, Opened, Options, Sizes, Synced, TornTail, Written};

@@ -1,10 +1,47 @@
 //! Snapshots: the store at a frame boundary as a stream of chunks, and such a stream turned into a store.
+//!
+//! ```text
+//!   stream   header chunk, chunks of records …, end chunk
+//!   chunk    0    4    8    12   16   20
+//!            │QChk│kind│ nr │len │crc │ body (len bytes)      crc: of magic, kind, nr, len and the body
+//!   header   │version 4│ cluster │ index │ term │ revision │ compact │ (8 each)
+//!   records  as in a frame, each meta followed by its payload; revisions ascend over the whole stream
+//!   end      │ records 8 │ bytes 8 │ crc 4 of all the record chunks' bodies together │
+//! ```
+//!
+//! **What is in it.** All rows, deletions too, as they lie on disk: the import rebuilds them as a start would.
+//! Of the keyspace whatever `needed` asks for. Everything on disk is a right answer, for it is what a restart
+//! would find. The least right answer drops, for each key, all at or below the mark but the newest put there;
+//! a tombstone at or below the mark may go because everything it guards goes too. What may not be is an answer
+//! that changes while the stream runs: the put let through before a compaction, its tombstone dropped after it.
+//!
+//! **Import**: chunks are checked as they come and written into whole segments that nothing names yet. When the
+//! end chunk has vouched for all of them they are synced, and one manifest replacement puts them in the place
+//! of the old segments. A crash before it leaves files that the next start deletes; after it, the old segments
+//! are those.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::copy::{CopyWriter, Whole};
 use crate::error::{ImportError, ReadError};
-use crate::record::Revision;
-use crate::store::Flusher;
+use crate::footer::{Cursor, FooterRow, Merge};
+use crate::manifest::{Manifest, Named};
+use crate::record::{Kind, Revision, records, take_u32, take_u64};
+use crate::segment::{SEGMENT_HEADER_BYTES, VERSION, View, Window};
+use crate::store::{Flusher, is_full};
+
+const MAGIC: [u8; 4] = *b"QChk";
+const CHUNK_HEADER_BYTES: usize = 20;
+/// Longer chunks are refused, before memory is taken for them.
+const CHUNK_BYTES_MAX: u32 = 256 << 20;
+
+const HEADER: u32 = 1;
+const RECORDS: u32 = 2;
+const END: u32 = 3;
 
 /// What a snapshot is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,13 +58,50 @@ pub struct SnapshotHeader {
     pub compact_revision: i64,
 }
 
+impl SnapshotHeader {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = VERSION.to_le_bytes().to_vec();
+        for number in [
+            self.cluster_id,
+            self.applied_index,
+            self.applied_term,
+            self.revision.cast_unsigned(),
+            self.compact_revision.cast_unsigned(),
+        ] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        out
+    }
+
+    fn decode(rest: &mut &[u8]) -> Option<SnapshotHeader> {
+        Some(SnapshotHeader {
+            cluster_id: take_u64(rest)?,
+            applied_index: take_u64(rest)?,
+            applied_term: take_u64(rest)?,
+            revision: take_u64(rest)?.cast_signed(),
+            compact_revision: take_u64(rest)?.cast_signed(),
+        })
+    }
+}
+
 /// A snapshot being streamed. It holds the files it reads; dropping it lets them go.
-pub struct Snapshot {}
+pub struct Snapshot {
+    header: SnapshotHeader,
+    view: View,
+    merge: Merge,
+    windows: BTreeMap<u32, Window>,
+    /// Of the next chunk, from 0.
+    number: u32,
+    records: u64,
+    bytes: u64,
+    crc: u32,
+    ended: bool,
+}
 
 impl Snapshot {
     /// What it is of: the last frame written before [`Flusher::snapshot`].
     pub fn header(&self) -> SnapshotHeader {
-        unimplemented!("the store is being built")
+        self.header
     }
 
     /// The next chunk, of about `bytes_max` bytes; `None` after the last.
@@ -37,33 +111,338 @@ impl Snapshot {
     /// mark, and for a key's newest put at or below it. `|_, _| true` is right as well, and streams more.
     pub fn next_chunk(
         &mut self,
-        _bytes_max: usize,
-        _needed: &mut dyn FnMut(&[u8], Revision) -> bool,
+        bytes_max: usize,
+        needed: &mut dyn FnMut(&[u8], Revision) -> bool,
     ) -> Result<Option<Bytes>, ReadError> {
-        unimplemented!("the store is being built")
+        if self.ended {
+            return Ok(None);
+        }
+        if self.number == 0 {
+            let body = self.header.encode();
+            return Ok(Some(self.chunk(HEADER, &body)));
+        }
+        let mut body = Vec::new();
+        let mut looked_at = 0;
+        while body.len() < bytes_max && looked_at < bytes_max {
+            let Some(FooterRow { meta, place, key }) = self.merge.next()? else { break };
+            looked_at += 32;
+            if meta.revision().is_some_and(|revision| !needed(&key, revision)) {
+                continue;
+            }
+            let segment = place.segment;
+            let handle = self.view.0.get(&segment).ok_or(ReadError::Gone { segment })?;
+            let window = self.windows.entry(segment).or_default();
+            let payload = window.payload(handle, &meta.location(place))?;
+            meta.encode(&mut body);
+            body.extend_from_slice(payload);
+            self.records += 1;
+        }
+        if looked_at > 0 {
+            self.bytes += body.len() as u64;
+            self.crc = crc32c::crc32c_append(self.crc, &body);
+            return Ok(Some(self.chunk(RECORDS, &body)));
+        }
+        self.ended = true;
+        let mut end = Vec::new();
+        end.extend_from_slice(&self.records.to_le_bytes());
+        end.extend_from_slice(&self.bytes.to_le_bytes());
+        end.extend_from_slice(&self.crc.to_le_bytes());
+        Ok(Some(self.chunk(END, &end)))
+    }
+
+    fn chunk(&mut self, kind: u32, body: &[u8]) -> Bytes {
+        let mut out = Vec::with_capacity(CHUNK_HEADER_BYTES + body.len());
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&kind.to_le_bytes());
+        out.extend_from_slice(&self.number.to_le_bytes());
+        out.extend_from_slice(&(body.len() as u32).to_le_bytes());
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&out), body);
+        out.extend_from_slice(&crc.to_le_bytes());
+        out.extend_from_slice(body);
+        self.number += 1;
+        Bytes::from(out)
+    }
+}
+
+/// An import on its way.
+#[derive(Default)]
+pub(crate) struct Import {
+    /// Bytes that came and are no whole chunk yet.
+    pending: Vec<u8>,
+    /// Bytes of the chunks before those.
+    offset: u64,
+    chunks: u32,
+    header: Option<SnapshotHeader>,
+    writer: Option<CopyWriter>,
+    whole: Vec<Whole>,
+    last: Revision,
+    records: u64,
+    bytes: u64,
+    crc: u32,
+    ended: bool,
+}
+
+impl Import {
+    fn rot(&self, what: &str) -> ImportError {
+        ImportError::Rot { offset: self.offset, what: what.to_owned() }
+    }
+
+    /// The length of the chunk at the front of `pending`, once its header is there.
+    fn chunk_len(&self) -> Result<Option<usize>, ImportError> {
+        let Some(mut rest) = self.pending.get(4..CHUNK_HEADER_BYTES) else { return Ok(None) };
+        if self.pending[..4] != MAGIC {
+            return Err(self.rot("no chunk begins here"));
+        }
+        let fields = (take_u32(&mut rest), take_u32(&mut rest), take_u32(&mut rest));
+        let (Some(_), Some(number), Some(len)) = fields else { return Ok(None) };
+        if number != self.chunks {
+            return Err(self.rot("a chunk is missing or stands twice"));
+        }
+        if len > CHUNK_BYTES_MAX {
+            return Err(self.rot("a chunk is too long"));
+        }
+        Ok(Some(CHUNK_HEADER_BYTES + len as usize))
     }
 }
 
 impl Flusher {
     /// Pins the state as of the last written frame.
-    pub fn snapshot(&self) -> Snapshot {
-        unimplemented!("the store is being built")
+    pub fn snapshot(&self) -> Result<Snapshot, ReadError> {
+        let header = SnapshotHeader {
+            cluster_id: self.identity.cluster_id,
+            applied_index: self.applied.0,
+            applied_term: self.applied.1,
+            revision: self.revision,
+            compact_revision: self.compact_revision,
+        };
+        // The manifest's segments, not all that are open: the copy of a running job holds what others hold too.
+        let named = self.manifest.sealed.iter().map(|named| named.segment);
+        let mut cursors: Vec<Cursor> =
+            named.map(|number| self.sealed[&number].cursor(number)).collect();
+        cursors.push(Cursor::growing(self.growing.number, self.growing.footer.rows()));
+        Ok(Snapshot {
+            header,
+            view: View(self.table.current()),
+            merge: Merge::new(cursors)?,
+            windows: BTreeMap::new(),
+            number: 0,
+            records: 0,
+            bytes: 0,
+            crc: 0,
+            ended: false,
+        })
     }
 
-    /// Begins to import a snapshot; one begun before is forgotten.
-    pub fn begin_import(&mut self) {
-        unimplemented!("the store is being built")
+    /// Begins to import a snapshot; one begun before is given up.
+    pub fn begin_import(&mut self) -> Result<(), ImportError> {
+        self.check_failed().map_err(ImportError::Failed)?;
+        self.abandon_import()?;
+        self.import = Some(Import::default());
+        Ok(())
     }
 
     /// Takes the next bytes of the stream, in pieces of any size. After an error the import is over.
-    pub fn import(&mut self, _bytes: &[u8]) -> Result<(), ImportError> {
-        unimplemented!("the store is being built")
+    ///
+    /// # Panics
+    /// Without [`Flusher::begin_import`].
+    pub fn import(&mut self, bytes: &[u8]) -> Result<(), ImportError> {
+        self.check_failed().map_err(ImportError::Failed)?;
+        let mut import = self.import.take().expect("an import was begun and has not failed");
+        let taken = self.take_bytes(&mut import, bytes);
+        self.import = Some(import);
+        if taken.is_err() {
+            self.abandon_import()?;
+        }
+        taken
     }
 
     /// The stream has ended. If it was whole, one manifest replacement makes it the store, and the old
     /// segments are unlinked; builder, flusher and readers of the old state are then of no use: [`crate::open`]
     /// the directory again. On error the store is as it was; the caller opens it again.
-    pub fn finish_import(self) -> Result<SnapshotHeader, ImportError> {
-        unimplemented!("the store is being built")
+    ///
+    /// # Panics
+    /// Without [`Flusher::begin_import`].
+    pub fn finish_import(mut self) -> Result<SnapshotHeader, ImportError> {
+        self.check_failed().map_err(ImportError::Failed)?;
+        let mut import = self.import.take().expect("an import was begun and has not failed");
+        let header = match import.header {
+            Some(header) if import.ended => header,
+            Some(_) | None => {
+                let error = import.rot("the stream ends before the snapshot does");
+                self.import = Some(import);
+                self.abandon_import()?;
+                return Err(error);
+            }
+        };
+        if let Err(error) = self.seal_import(&mut import) {
+            self.import = Some(import);
+            self.abandon_import()?;
+            return Err(error);
+        }
+        let growing = self.growing.number + 2;
+        self.create_segment(growing).map_err(|error| self.import_failed(error))?;
+        let manifest = Manifest {
+            identity: self.identity,
+            generation: self.manifest.generation + 1,
+            applied: (header.applied_index, header.applied_term),
+            revision: header.revision,
+            compact_revision: header.compact_revision,
+            growing,
+            growing_synced: SEGMENT_HEADER_BYTES,
+            sealed: import
+                .whole
+                .iter()
+                .map(|whole| Named {
+                    segment: whole.segment,
+                    len: whole.len,
+                    trailer_crc: whole.trailer.crc,
+                })
+                .collect(),
+        };
+        let replaced = manifest.replace(&*self.vfs, &self.dir);
+        replaced.map_err(|error| ImportError::Failed(self.fail(error)))?;
+        let old = self.sealed.values().map(|sealed| &sealed.handle.path);
+        for path in old.chain([&self.growing.handle.path]) {
+            self.vfs.unlink(path).map_err(ImportError::Failed)?;
+        }
+        Ok(header)
+    }
+
+    /// Gives up an import, if there is one, and deletes what it wrote.
+    pub fn abandon_import(&mut self) -> Result<(), ImportError> {
+        let Some(import) = self.import.take() else { return Ok(()) };
+        let written = import.whole.iter().map(|whole| &whole.handle.path);
+        for path in written.chain(import.writer.iter().map(|writer| &writer.handle.path)) {
+            let unlinked = self.vfs.unlink(path);
+            unlinked.map_err(|error| {
+                self.failed.get_or_insert_with(|| (error.kind(), error.to_string()));
+                ImportError::Failed(error)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn take_bytes(&mut self, import: &mut Import, bytes: &[u8]) -> Result<(), ImportError> {
+        import.pending.extend_from_slice(bytes);
+        while let Some(len) = import.chunk_len()?.filter(|len| *len <= import.pending.len()) {
+            let rest = import.pending.split_off(len);
+            let chunk = std::mem::replace(&mut import.pending, rest);
+            self.take_chunk(import, &chunk)?;
+            import.offset += len as u64;
+            import.chunks += 1;
+        }
+        Ok(())
+    }
+
+    fn take_chunk(&mut self, import: &mut Import, chunk: &[u8]) -> Result<(), ImportError> {
+        let (head, mut body) = chunk.split_at(CHUNK_HEADER_BYTES);
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&head[..16]), body);
+        if crc.to_le_bytes() != head[16..20] {
+            return Err(import.rot("the chunk's CRC does not match"));
+        }
+        if import.ended {
+            return Err(import.rot("something follows the end"));
+        }
+        let kind = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
+        match (kind, import.header) {
+            (HEADER, None) => {
+                let version = take_u32(&mut body).ok_or_else(|| import.rot("no version"))?;
+                if version != VERSION {
+                    return Err(ImportError::UnknownVersion(version));
+                }
+                let header = SnapshotHeader::decode(&mut body)
+                    .filter(|_| body.is_empty())
+                    .ok_or_else(|| import.rot("the header cannot be read"))?;
+                if header.cluster_id != self.identity.cluster_id {
+                    return Err(ImportError::OtherCluster {
+                        found: header.cluster_id,
+                        wanted: self.identity.cluster_id,
+                    });
+                }
+                import.header = Some(header);
+                Ok(())
+            }
+            (RECORDS, Some(_)) => self.take_records(import, body),
+            (END, Some(_)) => {
+                let end = (take_u64(&mut body), take_u64(&mut body), take_u32(&mut body));
+                if end != (Some(import.records), Some(import.bytes), Some(import.crc)) {
+                    return Err(import.rot("the end does not vouch for what came before it"));
+                }
+                import.ended = true;
+                Ok(())
+            }
+            _ => Err(import.rot("an unknown chunk, or one in the wrong place")),
+        }
+    }
+
+    fn take_records(&mut self, import: &mut Import, body: &[u8]) -> Result<(), ImportError> {
+        import.bytes += body.len() as u64;
+        import.crc = crc32c::crc32c_append(import.crc, body);
+        for record in records(body) {
+            let Some((meta, _, payload)) = record else {
+                return Err(import.rot("a record cannot be read"));
+            };
+            if matches!(meta.kind, Kind::Compact { .. }) {
+                return Err(import.rot("a record that is not the state's"));
+            }
+            if crc32c::crc32c(payload) != meta.crc {
+                return Err(import.rot("a record's CRC does not match"));
+            }
+            if let Some(revision) = meta.revision() {
+                if revision <= import.last {
+                    return Err(import.rot("revisions do not ascend"));
+                }
+                import.last = revision;
+            }
+            import.records += 1;
+            let full = |writer: &CopyWriter| {
+                writer.bytes() + payload.len() as u64 > u64::from(self.segment_bytes)
+                    && writer.bytes() > u64::from(SEGMENT_HEADER_BYTES)
+            };
+            if import.writer.as_ref().is_some_and(full) {
+                self.seal_import(import)?;
+            }
+            let writer = match &mut import.writer {
+                Some(writer) => writer,
+                None => {
+                    let number = self.next_whole;
+                    let created = self.create_segment(number);
+                    let handle = created.map_err(|error| self.import_failed(error))?;
+                    self.next_whole += 2;
+                    import.writer.insert(CopyWriter::new(number, handle, self.identity))
+                }
+            };
+            let (key_at, key_len) = meta.key_range();
+            let key = &payload[key_at as usize..][..key_len as usize];
+            let pushed = writer.push(&meta, key, payload);
+            pushed.map_err(|error| self.import_failed(error))?;
+        }
+        Ok(())
+    }
+
+    fn seal_import(&mut self, import: &mut Import) -> Result<(), ImportError> {
+        let Some(writer) = import.writer.take() else { return Ok(()) };
+        let path = Arc::clone(&writer.handle.path);
+        match writer.seal() {
+            Ok(whole) => {
+                import.whole.push(whole);
+                let synced = self.vfs.sync_dir(&self.dir);
+                synced.map_err(|error| ImportError::Failed(self.fail(error)))
+            }
+            Err(error) => {
+                let error = self.import_failed(error);
+                if let ImportError::Full = error {
+                    self.vfs.unlink(&path).map_err(ImportError::Failed)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn import_failed(&mut self, error: io::Error) -> ImportError {
+        match is_full(&error) {
+            true => ImportError::Full,
+            false => ImportError::Failed(self.fail(error)),
+        }
     }
 }

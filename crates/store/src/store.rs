@@ -1,15 +1,37 @@
-//! The store: how it is opened, and the flush thread's end of it.
+//! The flush thread's end of the store: frames onto disk, seals, manifests.
+//!
+//! ```text
+//!   seal of segment N, next is M
+//!     1  create M, reserve its space, write its header, sync it, sync the directory   (no space: nothing changed)
+//!     2  write N's footer, cut off what is left of its reserve, sync it
+//!     3  replace the manifest: N sealed, M growing
+//!     4  frames go to M
+//! ```
+//!
+//! A crash before 3 finds N growing (its footer is cut off again) and deletes M; after 3, M is growing and
+//! empty. Any failure after 1 is final: the flusher remembers it and refuses everything from then on.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use vfs::Vfs;
+use vfs::{OpenMode, Vfs};
 
-use crate::builder::{Builder, Frame};
-use crate::error::{OpenError, WriteError};
-use crate::record::{Recovered, Row};
-use crate::segment::Reader;
+use crate::builder::{Builder, Frame, Record};
+use crate::error::WriteError;
+use crate::footer::{Cursor, FooterBuilder, Trailer};
+use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, Identity};
+use crate::live::{Rows, Usage};
+use crate::manifest::{Manifest, Named};
+use crate::reclaim::Job;
+use crate::record::{Kind, Location, Meta, Place, Row};
+use crate::scrub::Position;
+use crate::segment::{self, Handle, Reader, SEGMENT_HEADER_BYTES, Table};
+use crate::snapshot::Import;
+
+/// The name of the preallocated segment that nobody uses until a full disk must be reclaimed.
+pub(crate) const SPARE: &str = "spare";
 
 /// Whose store it is, and how large its pieces are.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +63,7 @@ pub struct Opened {
     pub applied: (u64, u64),
     /// The highest main revision ever given, 0 in a new store. Records of it may have been reclaimed.
     pub revision: i64,
-    /// The compaction mark, 0 if there is none. Never above `revision`… of the entries applied.
+    /// The compaction mark, 0 if there is none. As the caller gave it.
     pub compact_revision: i64,
     /// All rows of the small tables, ordered by table and key.
     pub rows: Vec<Row>,
@@ -62,19 +84,59 @@ pub struct TornTail {
     pub lost_bytes: u64,
 }
 
-/// Opens the store in `dir`, or makes one if there is none, and hands every record of the keyspace to
-/// `recovered`, in ascending order of revision (also dead ones that are still on disk).
-pub fn open(
-    _vfs: Arc<dyn Vfs>,
-    _dir: &Path,
-    _options: Options,
-    _recovered: &mut dyn FnMut(Recovered<'_>),
-) -> Result<Opened, OpenError> {
-    unimplemented!("the store is being built")
+/// Writes frames, seals segments, replaces manifests; owned by the flush thread.
+pub struct Flusher {
+    pub(crate) vfs: Arc<dyn Vfs>,
+    pub(crate) dir: PathBuf,
+    pub(crate) identity: Identity,
+    pub(crate) segment_bytes: u32,
+    pub(crate) manifest: Manifest,
+    pub(crate) table: Arc<Table>,
+    pub(crate) sealed: BTreeMap<u32, Sealed>,
+    pub(crate) growing: Growing,
+    pub(crate) rows: Rows,
+    /// Index and term of the last written entry.
+    pub(crate) applied: (u64, u64),
+    pub(crate) revision: i64,
+    pub(crate) compact_revision: i64,
+    /// Odd, and above every segment that was ever seen in the directory.
+    pub(crate) next_whole: u32,
+    pub(crate) last_job: u64,
+    pub(crate) job: Option<Job>,
+    pub(crate) scrub: Position,
+    pub(crate) import: Option<Import>,
+    /// The first failure of a write or sync.
+    pub(crate) failed: Option<(io::ErrorKind, String)>,
+    pub(crate) buffer: Vec<u8>,
 }
 
-/// Writes frames, seals segments, replaces manifests; owned by the flush thread.
-pub struct Flusher {}
+/// A sealed segment.
+pub(crate) struct Sealed {
+    pub handle: Handle,
+    pub len: u32,
+    pub trailer: Trailer,
+    pub usage: Usage,
+    /// Reclaim found it damaged and leaves it alone.
+    pub damaged: bool,
+}
+
+impl Sealed {
+    pub fn cursor(&self, number: u32) -> Cursor {
+        Cursor::sealed(number, self.handle.clone(), &self.trailer, self.len)
+    }
+}
+
+/// The segment that takes frames.
+pub(crate) struct Growing {
+    pub number: u32,
+    pub handle: Handle,
+    /// Where the next frame begins.
+    pub end: u32,
+    /// Bytes known to be durable. Never above `end`.
+    pub synced: u32,
+    pub footer: FooterBuilder,
+    pub usage: Usage,
+}
 
 /// A frame was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,17 +170,299 @@ pub struct Sizes {
 impl Flusher {
     /// Writes a frame at the end of the growing segment, with one write; before it, if the builder has gone on
     /// to a new segment, seals the old one and replaces the manifest. Frames come in the order they were taken.
-    pub fn write(&mut self, _frame: &Frame) -> Result<Written, WriteError> {
-        unimplemented!("the store is being built")
+    ///
+    /// # Panics
+    /// If a frame was left out.
+    pub fn write(&mut self, frame: &Frame) -> Result<Written, WriteError> {
+        self.check_failed().map_err(WriteError::Failed)?;
+        let sealed = match frame.segment == self.growing.number {
+            true => None,
+            false => Some(self.roll(frame.segment)?),
+        };
+        if let Some(applied) = frame.applied {
+            assert_eq!(frame.offset, self.growing.end, "a frame for another place");
+            assert!(applied.0 > self.applied.0, "entry {} after {}", applied.0, self.applied.0);
+            let died = self.gather(frame, applied);
+            let written = self.growing.handle.file.write_at(&self.buffer, frame.offset.into());
+            written.map_err(|error| WriteError::Failed(self.fail(error)))?;
+            self.growing.end += frame.bytes;
+            self.applied = applied;
+            died.iter().for_each(|location| self.die(location));
+        }
+        for (number, dead) in &frame.dead {
+            if let Some(usage) = self.usage_mut(*number) {
+                usage.die(dead.records, dead.bytes);
+            }
+        }
+        if let Some(job) = frame.relocated {
+            self.confirm_relocated(job);
+        }
+        Ok(Written { applied: self.applied, unsynced_bytes: self.unsynced_bytes(), sealed })
     }
 
     /// Makes all written frames durable. A failure is final.
     pub fn sync(&mut self) -> io::Result<Synced> {
-        unimplemented!("the store is being built")
+        self.check_failed()?;
+        if self.growing.synced < self.growing.end {
+            let synced = self.growing.handle.file.sync();
+            synced.map_err(|error| self.fail(error))?;
+            self.growing.synced = self.growing.end;
+        }
+        Ok(Synced { index: self.applied.0, term: self.applied.1 })
     }
 
     /// The sizes as of the last frame.
     pub fn sizes(&self) -> Sizes {
-        unimplemented!("the store is being built")
+        let pages = |len: u32| u64::from(len).div_ceil(4096) * 4096;
+        let mut sizes = Sizes {
+            db_size: pages(self.growing.end),
+            db_size_in_use: self.growing.usage.live(self.growing.end.into()),
+        };
+        for sealed in self.sealed.values() {
+            sizes.db_size += pages(sealed.len);
+            sizes.db_size_in_use += sealed.usage.live(sealed.len.into());
+        }
+        sizes
+    }
+
+    /// Bytes written since the last sync.
+    pub fn unsynced_bytes(&self) -> u64 {
+        u64::from(self.growing.end - self.growing.synced)
+    }
+
+    /// Encodes the frame into the buffer, and takes its records into footer, counts and rows. Returns the
+    /// row records that died.
+    fn gather(&mut self, frame: &Frame, applied: (u64, u64)) -> Vec<Location> {
+        let mut died = Vec::new();
+        let buffer = &mut self.buffer;
+        buffer.clear();
+        buffer.resize(FRAME_HEADER_BYTES as usize, 0);
+        for record in &frame.records {
+            let (meta, key, rest): (Meta, &[u8], &[u8]) = match record {
+                Record::Put { put, location } => {
+                    let kind = Kind::Put {
+                        revision: put.revision,
+                        create: put.create,
+                        version: put.version,
+                        lease: put.lease,
+                        key_offset: put.key_offset,
+                        key_len: put.key_len,
+                    };
+                    (Meta { kind, len: location.len, crc: location.crc }, put.key(), &[])
+                }
+                Record::Tombstone { revision, key, location } => {
+                    let kind = Kind::Tombstone { revision: *revision };
+                    (Meta { kind, len: location.len, crc: location.crc }, key, &[])
+                }
+                Record::Row { table, key, value, stamp } => {
+                    let kind =
+                        Kind::Row { table: *table, stamp: *stamp, key_len: key.len() as u32 };
+                    let crc = crc32c::crc32c_append(crc32c::crc32c(key), value);
+                    (Meta { kind, len: (key.len() + value.len()) as u32, crc }, key, value)
+                }
+                Record::RowDelete { table, key, stamp } => {
+                    let kind = Kind::RowDelete { table: *table, stamp: *stamp };
+                    (Meta { kind, len: key.len() as u32, crc: crc32c::crc32c(key) }, key, &[])
+                }
+                Record::Compact { revision } => {
+                    self.compact_revision = self.compact_revision.max(*revision);
+                    let kind = Kind::Compact { revision: *revision };
+                    (Meta { kind, len: 0, crc: 0 }, &[], &[])
+                }
+            };
+            meta.encode(buffer);
+            if let Kind::Compact { .. } = meta.kind {
+                continue;
+            }
+            let place = Place {
+                segment: frame.segment,
+                offset: frame.offset + u32::try_from(buffer.len()).expect("frames are below 4 GiB"),
+            };
+            match record {
+                Record::Put { put, location } => {
+                    assert_eq!(place, location.place, "the builder counted other bytes");
+                    buffer.extend_from_slice(&put.key_value);
+                }
+                Record::Tombstone { location, .. } => {
+                    assert_eq!(place, location.place, "the builder counted other bytes");
+                    buffer.extend_from_slice(key);
+                }
+                Record::Row { .. } | Record::RowDelete { .. } | Record::Compact { .. } => {
+                    buffer.extend_from_slice(key);
+                    buffer.extend_from_slice(rest);
+                    died.extend(self.rows.observe(&meta, key, meta.location(place)));
+                }
+            }
+            self.revision = self.revision.max(meta.revision().map_or(0, |revision| revision.main));
+            self.growing.footer.push(&meta, place.offset, key);
+            self.growing.usage.add(meta.len);
+        }
+        assert_eq!(buffer.len(), frame.bytes as usize, "the builder counted other bytes");
+        let body = &buffer[FRAME_HEADER_BYTES as usize..];
+        let header = FrameHeader {
+            len: body.len() as u32,
+            index: applied.0,
+            term: applied.1,
+            synced_to: self.growing.synced,
+            records: u32::try_from(frame.records.len()).expect("a record has more than a byte"),
+            body_crc: crc32c::crc32c(body),
+        };
+        let header = header.encode(self.identity.seed(frame.segment, frame.offset));
+        buffer[..header.len()].copy_from_slice(&header);
+        died
+    }
+
+    /// Seals the growing segment and goes on in `next`. Everything written is durable afterwards.
+    fn roll(&mut self, next: u32) -> Result<Synced, WriteError> {
+        assert!(next > self.growing.number, "segment {next} after {}", self.growing.number);
+        let handle = self.create_segment(next).map_err(|error| match is_full(&error) {
+            true => WriteError::Full,
+            false => WriteError::Failed(self.fail(error)),
+        })?;
+        self.seal(next, handle).map_err(|error| WriteError::Failed(self.fail(error)))
+    }
+
+    fn seal(&mut self, next: u32, handle: Handle) -> io::Result<Synced> {
+        let old = &self.growing;
+        let trailer = Trailer {
+            at: old.end,
+            index: self.applied.0,
+            term: self.applied.1,
+            revision: self.revision,
+            compact_revision: self.compact_revision,
+            ..Trailer::default()
+        };
+        let (bytes, trailer) = old.footer.seal(trailer, old.number, self.identity);
+        old.handle.file.write_at(&bytes, u64::from(old.end))?;
+        let len = old.end + u32::try_from(bytes.len()).expect("footers are below 4 GiB");
+        old.handle.file.truncate(u64::from(len))?;
+        old.handle.file.sync()?;
+
+        let mut manifest = self.manifest.clone();
+        manifest.sealed.push(Named { segment: old.number, len, trailer_crc: trailer.crc });
+        manifest.growing = next;
+        manifest.growing_synced = SEGMENT_HEADER_BYTES;
+        self.replace_manifest(manifest)?;
+
+        self.table.change(|handles| {
+            handles.insert(next, handle.clone());
+        });
+        let growing = Growing {
+            number: next,
+            handle,
+            end: SEGMENT_HEADER_BYTES,
+            synced: SEGMENT_HEADER_BYTES,
+            footer: FooterBuilder::default(),
+            usage: Usage::default(),
+        };
+        let old = std::mem::replace(&mut self.growing, growing);
+        let sealed = Sealed { handle: old.handle, len, trailer, usage: old.usage, damaged: false };
+        self.sealed.insert(old.number, sealed);
+        Ok(Synced { index: self.applied.0, term: self.applied.1 })
+    }
+
+    /// Writes `manifest` with what is now known to be durable in all sealed segments. The growing one must be
+    /// synced, or be sealed by this manifest.
+    pub(crate) fn replace_manifest(&mut self, mut manifest: Manifest) -> io::Result<()> {
+        manifest.generation += 1;
+        manifest.applied = self.applied;
+        manifest.revision = self.revision;
+        manifest.compact_revision = self.compact_revision;
+        manifest.replace(&*self.vfs, &self.dir)?;
+        self.manifest = manifest;
+        Ok(())
+    }
+
+    /// Makes a segment with nothing but its header, its space reserved, durable with its name. An error for
+    /// want of space leaves nothing behind.
+    pub(crate) fn create_segment(&self, number: u32) -> io::Result<Handle> {
+        create_segment(&*self.vfs, &self.dir, self.identity, number, self.segment_bytes)
+    }
+
+    /// As [`Flusher::create_segment`], from the spare if there is no other space.
+    pub(crate) fn create_copy(&self, number: u32) -> io::Result<Handle> {
+        match self.create_segment(number) {
+            Err(error) if is_full(&error) && self.vfs.exists(&self.dir.join(SPARE))? => {
+                let path = self.dir.join(segment::name(number));
+                self.vfs.rename(&self.dir.join(SPARE), &path)?;
+                let file = self.vfs.open(&path, OpenMode::Write)?;
+                file.write_at(&segment::encode_header(number, self.identity), 0)?;
+                file.sync()?;
+                self.vfs.sync_dir(&self.dir)?;
+                Ok(Handle::new(file, path))
+            }
+            other => other,
+        }
+    }
+
+    /// Sets a segment aside for the day when the disk is full; today may be that day, then there is none.
+    pub(crate) fn ensure_spare(&self) -> io::Result<()> {
+        ensure_spare(&*self.vfs, &self.dir, self.segment_bytes)
+    }
+
+    pub(crate) fn usage_mut(&mut self, segment: u32) -> Option<&mut Usage> {
+        if segment == self.growing.number {
+            return Some(&mut self.growing.usage);
+        }
+        self.sealed.get_mut(&segment).map(|sealed| &mut sealed.usage)
+    }
+
+    /// The record at `location` died; its segment may already be gone.
+    pub(crate) fn die(&mut self, location: &Location) {
+        if let Some(usage) = self.usage_mut(location.place.segment) {
+            usage.die(1, u64::from(location.len));
+        }
+    }
+
+    pub(crate) fn fail(&mut self, error: io::Error) -> io::Error {
+        self.failed.get_or_insert_with(|| (error.kind(), error.to_string()));
+        error
+    }
+
+    pub(crate) fn check_failed(&self) -> io::Result<()> {
+        match &self.failed {
+            None => Ok(()),
+            Some((kind, text)) => {
+                Err(io::Error::new(*kind, format!("an earlier write failed: {text}")))
+            }
+        }
+    }
+}
+
+/// The three ways in which a system says that there is no space.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
+pub(crate) fn create_segment(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    identity: Identity,
+    number: u32,
+    segment_bytes: u32,
+) -> io::Result<Handle> {
+    let path = dir.join(segment::name(number));
+    let file = vfs.open(&path, OpenMode::Create)?;
+    let reserved = file
+        .preallocate(u64::from(segment_bytes))
+        .and_then(|()| file.write_at(&segment::encode_header(number, identity), 0));
+    if let Err(error) = reserved {
+        vfs.unlink(&path)?;
+        return Err(error);
+    }
+    file.sync()?;
+    vfs.sync_dir(dir)?;
+    Ok(Handle::new(file, path))
+}
+
+pub(crate) fn ensure_spare(vfs: &dyn Vfs, dir: &Path, segment_bytes: u32) -> io::Result<()> {
+    let path = dir.join(SPARE);
+    if vfs.exists(&path)? {
+        return Ok(());
+    }
+    match vfs.open(&path, OpenMode::Create)?.preallocate(u64::from(segment_bytes)) {
+        Err(error) if is_full(&error) => vfs.unlink(&path),
+        other => other,
     }
 }
