@@ -820,6 +820,7 @@ impl Disk {
         let pending = self.unsynced();
         let fates: Vec<Fate> = pending.iter().map(decide).collect();
         let mut fates = pending.iter().zip(fates).peekable();
+        let files = self.pending_files();
 
         for change in std::mem::take(&mut self.name_changes) {
             let (_, fate) = fates.next().expect("a fate for each name");
@@ -828,7 +829,7 @@ impl Disk {
             }
         }
         let sector_bytes = self.sector_bytes;
-        for node in self.pending_files() {
+        for node in files {
             let file = self.file_mut(node).expect("only files are pending");
             let mut len = file.durable.len;
             while let Some((unsynced, fate)) = fates.peek() {

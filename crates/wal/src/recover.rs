@@ -20,7 +20,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use raft::{Entry, HardState, Index};
+use raft::{Entry, EntryKind, HardState, Index, Term};
 use vfs::{OpenMode, SECTOR_BYTES, Vfs};
 
 use crate::codec;
@@ -101,7 +101,7 @@ struct LogReader<'a> {
     dir: &'a Path,
     from: Index,
     found: Found,
-    /// `None` until the first crc record.
+    /// `None` until the first crc record of a log whose first file is gone.
     crc: Option<u32>,
     has_metadata: bool,
 }
@@ -141,6 +141,9 @@ impl<'a> LogReader<'a> {
         let written = bytes.len() - bytes.iter().rev().take_while(|&&byte| byte == 0).count();
 
         self.found.layout.segments.push_back(Segment { sequence, first, name, file, bytes: 0 });
+        if sequence == 0 {
+            self.crc = Some(0);
+        }
         let mut at = 0;
         let mut records = 0;
         loop {
@@ -217,11 +220,23 @@ impl<'a> LogReader<'a> {
                 found.metadata = record.data.to_vec();
             }
             kind::STATE => {
-                found.hard_state = codec::decode_hard_state(record.data).map_err(undecodable)?;
+                let state = codec::decode_hard_state(record.data).map_err(undecodable)?;
+                // The checksum does not cover a record's type: an entry that has rotted into a state, and the
+                // other way round, is known by what it says.
+                if state.term == Term(0) && state != HardState::default() {
+                    return Err(format!("a state without a term: {state:?}"));
+                }
+                found.hard_state = state;
             }
             kind::ENTRY => {
                 let entry = codec::decode_entry_copied(record.data).map_err(undecodable)?;
+                if entry.kind != EntryKind::Normal && entry.data.is_empty() {
+                    return Err(format!("a membership change without content: {entry:?}"));
+                }
                 self.on_entry(entry, place)?;
+            }
+            kind::SNAPSHOT if record.data.is_empty() => {
+                return Err("a snapshot record without content".to_owned());
             }
             kind::SNAPSHOT => {
                 let snapshot = codec::decode_snapshot_record(record.data).map_err(undecodable)?;

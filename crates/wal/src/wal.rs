@@ -152,9 +152,9 @@ impl Wal {
         for name in &found.leftovers {
             vfs.unlink(&dir.join(name)).map_err(OpenError::Io)?;
         }
-        if !found.leftovers.is_empty() {
-            vfs.sync_dir(dir).map_err(OpenError::Io)?;
-        }
+        // A process that died, with the power staying, leaves names that are there and not durable.
+        vfs.sync_dir(dir).map_err(OpenError::Io)?;
+        vfs.sync_dir(parent(dir)).map_err(OpenError::Io)?;
 
         let metadata =
             codec::decode_metadata(&found.metadata).map_err(|error| OpenError::Rotten {
@@ -456,8 +456,13 @@ fn make_dir(
     let file = segment::make(vfs, &spare, name, options.segment_bytes, head)?;
     vfs.sync_dir(&spare)?;
     vfs.rename(&spare, dir)?;
-    vfs.sync_dir(dir.parent().unwrap_or(Path::new("")))?;
+    vfs.sync_dir(parent(dir))?;
     Ok(file)
+}
+
+/// The directory in which `dir` stands; the empty path is the current one.
+fn parent(dir: &Path) -> &Path {
+    dir.parent().unwrap_or(Path::new(""))
 }
 
 /// Makes sure that nothing but durable zeros stands behind `offset`: recovery takes zeros for what was not
