@@ -1,8 +1,8 @@
 //! What a replica is told: one closed list, all plain data.
 
-use crate::floor::state_machine::RequestId;
 use bytes::Bytes;
 use raft::{Message, NodeId};
+use state_machine::RequestId;
 
 use crate::job::Completion;
 use crate::snapshot::Received;

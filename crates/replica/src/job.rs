@@ -5,11 +5,9 @@
 //! order between them. What may be in flight together is decided in `pipeline.rs` alone.
 
 use std::fmt;
-use std::sync::Arc;
 
-use crate::floor::mvcc::Batch;
-use crate::floor::state_machine::LeaseChange;
 use raft::{ConfState, Entry, HardState, Index, Message, NodeId, Term};
+use state_machine::{LeaseChange, LeaseInfo};
 use wal::SnapshotRecord;
 
 use crate::output::ToShard;
@@ -65,21 +63,24 @@ pub struct LogDone {
 pub enum ApplyJob {
     /// Committed commands.
     Entries(Vec<Entry>),
-    /// A committed membership entry, which is always the last of what is under way.
+    /// A committed membership entry. Nothing is given out behind it before its verdict has come back.
     Membership {
         /// The entry.
         entry: Entry,
-        /// The configuration that raft would switch to.
-        conf_state: ConfState,
+        /// The configuration that raft would switch to; `None` if raft cannot make this change, or nobody can read
+        /// it: then it only moves the applied index.
+        conf_state: Option<ConfState>,
     },
     /// End the frame under construction and hand it over.
     CutFrame,
     /// Frames up to here are written: their values can be read from disk.
     FrameWritten(Index),
+    /// Clear away another slice of what lies below the compaction mark.
+    Prune,
     /// Take a received snapshot's memory in place of the present one.
     Exchange(Box<Imported>),
-    /// Records have moved to another place on disk.
-    Relocate(Box<crate::floor::store::Relocations>),
+    /// What a slice of reclaim wants of apply.
+    Reclaimed(store::Reclaimed),
 }
 
 /// What the apply worker has done. The driver hands `completion` to the replica first, and sends `shards` then: so
@@ -92,14 +93,25 @@ pub struct ApplyDone {
     pub shards: Vec<ToShard>,
 }
 
+/// A frame and what the pipeline must know of it.
+#[derive(Debug)]
+pub struct CutFrame {
+    /// The last entry in it; `None` if it only carries the store's own notes.
+    pub last: Option<Index>,
+    /// Its size in bytes.
+    pub bytes: usize,
+    /// The frame.
+    pub frame: store::Frame,
+}
+
 /// Work for the flush thread.
 #[derive(Debug)]
 pub enum FlushJob {
     /// Write a frame.
-    Write(Box<crate::floor::store::Frame>),
+    Write(Box<CutFrame>),
     /// Sync everything written.
     Sync,
-    /// Pin the last durable frame boundary and open a stream of all that lies before it.
+    /// Pin the last written frame boundary and open a stream of all that lies before it.
     Pin {
         /// For whom.
         to: NodeId,
@@ -108,8 +120,6 @@ pub enum FlushJob {
     Import(Received),
     /// Delete a received snapshot that is not, or no longer, needed.
     Discard(Received),
-    /// Apply has taken over the new places: the segments they came from may go.
-    Relocated(crate::floor::store::RelocationId),
     /// One bounded slice of reclaiming space.
     Reclaim,
 }
@@ -174,22 +184,37 @@ pub struct LogReport {
 /// What was applied.
 #[derive(Debug, Default)]
 pub struct ApplyReport {
+    /// How many jobs with entries are done.
+    pub entry_jobs: usize,
     /// The last applied index, and its term.
     pub applied: Option<(Index, Term)>,
-    /// Bytes of the entries that this batch has applied.
-    pub entry_bytes: u64,
     /// Bytes in the frame under construction.
     pub pending_bytes: usize,
     /// Leases granted, revoked and changed, in order.
     pub leases: Vec<LeaseChange>,
     /// Whether the membership entry at the end of the batch was accepted.
     pub verdict: Option<Verdict>,
-    /// Frames that were cut.
-    pub frames: Vec<crate::floor::store::Frame>,
-    /// A received snapshot is in force, up to here.
-    pub exchanged: Option<Index>,
-    /// Relocations that were taken over.
-    pub relocated: Vec<crate::floor::store::RelocationId>,
+    /// How many frames were to be cut, and those that were; the applied index at the last cut.
+    pub cuts: usize,
+    /// The frames.
+    pub frames: Vec<CutFrame>,
+    /// A received snapshot is in force.
+    pub exchanged: Option<Exchanged>,
+    /// There is more to clear away below the compaction mark.
+    pub prune_due: bool,
+    /// Apply has taken over what reclaim wanted, so many times.
+    pub reclaimed: usize,
+}
+
+/// A received snapshot is in force.
+#[derive(Debug)]
+pub struct Exchanged {
+    /// Where it stands.
+    pub index: Index,
+    /// The term of that index.
+    pub term: Term,
+    /// All leases in it, in place of those before.
+    pub leases: Vec<LeaseInfo>,
 }
 
 /// What the state machine says of a membership entry.
@@ -204,21 +229,21 @@ pub enum Verdict {
 /// What the store did.
 #[derive(Debug)]
 pub enum FlushReport {
-    /// A frame with this applied index is written.
+    /// A frame is written.
     Written {
-        /// Its applied index.
-        index: Index,
-        /// Its size.
-        bytes: u64,
-        /// Whether it was the last of its segment (which is then sealed and synced).
-        sealed: bool,
+        /// The last entry in it; `None` if it carried only notes.
+        last: Option<Index>,
+        /// Its size in bytes.
+        bytes: usize,
     },
-    /// Everything up to this frame is durable.
+    /// Everything up to this entry is durable, by a sync or because a segment was sealed.
     Synced {
-        /// Its applied index.
+        /// Its index.
         index: Index,
         /// Its term.
         term: Term,
+        /// Whether a `Sync` job did it.
+        by_job: bool,
     },
     /// A stream is open.
     Pinned {
@@ -227,12 +252,17 @@ pub enum FlushReport {
         /// The stream.
         stream: Box<SnapshotStream>,
     },
+    /// A stream could not be opened.
+    NotPinned {
+        /// For whom.
+        to: NodeId,
+    },
     /// A received snapshot is in new segments, and the store is switched to them.
     Imported(Box<Imported>),
-    /// Records have been copied and must be looked up in their new place.
-    Relocate(Box<crate::floor::store::Relocations>),
-    /// Nothing to reclaim now.
-    NothingToReclaim,
+    /// A slice of reclaim is done.
+    Reclaimed(store::Reclaimed),
+    /// The disk is full: frames wait in the worker until reclaim has made room.
+    Full,
 }
 
 /// What was read.
@@ -263,6 +293,3 @@ impl fmt::Display for Failure {
         write!(f, "{}: {}", self.what, self.error)
     }
 }
-
-/// The events of one turn.
-pub type Batches = Vec<Arc<Batch>>;

@@ -29,14 +29,18 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod config;
-mod floor;
 mod input;
 mod job;
+mod lease_clock;
 mod output;
+mod pipeline;
+mod proposal;
+mod read;
 mod recovery;
 mod replica;
 mod snapshot;
 mod trace;
+mod unsynced;
 mod view;
 mod waiters;
 mod workers;
@@ -44,8 +48,8 @@ mod workers;
 pub use config::{Bootstrap, Config, Founder, Identity, Limits, SegmentBytes};
 pub use input::{Asker, Input, Lane, LeaseAsk, LeaseQuestion, Proposal, Proposals, ReadBatch};
 pub use job::{
-    Append, ApplyDone, ApplyJob, ApplyReport, Batches, Completion, Failure, FlushDone, FlushJob,
-    FlushReport, LogDone, LogJob, LogReport, ReadDone, ReadJob, ReadReport, Verdict,
+    Append, ApplyDone, ApplyJob, ApplyReport, Completion, CutFrame, Exchanged, Failure, FlushDone,
+    FlushJob, FlushReport, LogDone, LogJob, LogReport, ReadDone, ReadJob, ReadReport, Verdict,
 };
 pub use output::{
     Answer, Applied, LeaseAnswer, LeaseRefusal, LeaseTime, Notice, Output, Refusal, ToShard,
@@ -56,3 +60,4 @@ pub use snapshot::{Imported, Incoming, OutgoingSnapshot, Received, SnapshotStrea
 pub use trace::Trace;
 pub use view::View;
 pub use waiters::{Names, ReadWaits, SHARDS_MAX, Shard, Waiters, shard_of};
+pub use workers::{ApplyWorker, FlushWorker, LogWorker, ReadWorker};

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::floor::mvcc::Batch;
-use crate::floor::state_machine::{Reply, RequestId};
+use mvcc::Batch;
 use raft::{ConfState, Index, Message, NodeId, Term};
+use state_machine::{Reply, RequestId};
 
 use crate::input::Asker;
 use crate::job::{ApplyJob, Failure, FlushJob, LogJob, ReadJob};
@@ -184,7 +184,7 @@ pub struct Applied {
     /// The revision of the keyspace after it, for the header.
     pub revision: i64,
     /// What the state machine says.
-    pub result: Result<Reply, crate::floor::state_machine::Error>,
+    pub result: Result<Reply, state_machine::Error>,
 }
 
 /// What the driver should know.
@@ -201,7 +201,8 @@ pub enum Notice {
     Ready,
     /// The configuration is another: the members' addresses stand in the view.
     Membership(ConfState),
-    /// This member was removed from the cluster. It says nothing more to the others and should end.
+    /// This member was removed from the cluster. It should end, a second later or so: until then it may still tell
+    /// the others that its removal is committed.
     Removed,
     /// A snapshot was received and put into force.
     SnapshotInstalled {

@@ -1,7 +1,7 @@
 //! A life of a write as a list of events, for a laboratory. Collected only when switched on.
 
-use crate::floor::state_machine::RequestId;
 use raft::{Index, NodeId, Term};
+use state_machine::RequestId;
 
 /// Something that happened inside one replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

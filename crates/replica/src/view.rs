@@ -16,7 +16,7 @@ use crate::waiters::Shard;
 #[derive(Clone, Debug)]
 pub struct View {
     /// The applied state: keys, leases, members, versions.
-    pub state: crate::floor::state_machine::View,
+    pub state: state_machine::View,
     standing: Arc<Standing>,
 }
 
@@ -24,6 +24,7 @@ pub struct View {
 #[derive(Debug)]
 pub(crate) struct Standing {
     pub(crate) identity: Identity,
+    pub(crate) shards: u8,
     // Written by the replica.
     lone: AtomicBool,
     leader: AtomicU64,
@@ -41,7 +42,7 @@ pub(crate) struct Standing {
 }
 
 impl View {
-    pub(crate) fn new(state: crate::floor::state_machine::View, standing: Arc<Standing>) -> View {
+    pub(crate) fn new(state: state_machine::View, standing: Arc<Standing>) -> View {
         View { state, standing }
     }
 
@@ -105,9 +106,10 @@ impl View {
 }
 
 impl Standing {
-    pub(crate) fn new(identity: Identity, applied: Index) -> Standing {
+    pub(crate) fn new(identity: Identity, shards: u8, applied: Index) -> Standing {
         Standing {
             identity,
+            shards,
             lone: AtomicBool::new(false),
             leader: AtomicU64::new(raft::NONE),
             term: AtomicU64::new(0),
@@ -140,6 +142,10 @@ impl Standing {
 
     pub(crate) fn set_committed(&self, committed: Index) {
         self.committed.store(committed.0, SeqCst);
+    }
+
+    pub(crate) fn applied(&self) -> Index {
+        Index(self.applied.load(SeqCst))
     }
 
     pub(crate) fn set_applied(&self, applied: Index) {

@@ -20,8 +20,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
-use crate::floor::state_machine::RequestId;
 use raft::{Index, NodeId};
+use state_machine::RequestId;
 
 /// The number of a shard, in `0..SHARDS_MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

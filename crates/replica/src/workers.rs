@@ -1,52 +1,565 @@
 //! The four workers: all that the log, apply, flush and read threads do.
 //!
 //! A driver's thread is a loop of receive, `run`, send. `run` takes whatever has gathered, in order, and may be
-//! given any number of jobs; a failure ends in [`Completion::Failed`], after which the worker does nothing more.
+//! given any number of jobs; a failure ends in [`Completion::Failed`], after which the worker does nothing more: what
+//! is on disk is unknown then, and nothing may be said to anybody.
 
-#[allow(unused_imports)]
-use crate::job::Completion;
-use crate::job::{ApplyDone, ApplyJob, FlushDone, FlushJob, LogDone, LogJob, ReadDone, ReadJob};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use mvcc::Batch;
+use raft::{ConfChange, ConfChangeKind, ConfState, Entry, EntryKind, Index, NodeId, Term};
+use state_machine::{ChangeKind, MembershipChange, Payload, RequestId, StateMachine};
+use store::{Flusher, Goal, Reclaimed};
+use vfs::{Lock, Vfs};
+use wal::Wal;
+
+use crate::job::{
+    Append, ApplyDone, ApplyJob, ApplyReport, Completion, CutFrame, Exchanged, Failure, FlushDone,
+    FlushJob, FlushReport, LogDone, LogJob, LogReport, ReadDone, ReadJob, ReadReport, Verdict,
+};
+use crate::output::{Applied, ToShard};
+use crate::recovery;
+use crate::replica::to_tables;
+use crate::snapshot::{Imported, Received, SnapshotStream};
+use crate::view::{Standing, View};
+use crate::waiters::{Shard, shard_of};
+
+/// Entries that become visible together, at most.
+const PUBLISH_ENTRIES: usize = 256;
+/// Keys looked at in one slice of clearing away what lies below the compaction mark.
+const PRUNE_KEYS: usize = 1_024;
+/// Bytes copied in one slice of reclaim.
+const RECLAIM_BYTES: usize = 1 << 20;
 
 /// The log thread's work: append, one sync for all that waits, release what vouches for it.
-#[derive(Debug)]
-pub struct LogWorker {}
+pub struct LogWorker {
+    wal: Wal,
+    failed: bool,
+}
 
 impl LogWorker {
-    /// Runs the jobs with at most one sync for all appends.
-    pub fn run(&mut self, _jobs: Vec<LogJob>) -> LogDone {
-        unimplemented!("LogWorker::run")
+    pub(crate) fn new(wal: Wal) -> LogWorker {
+        LogWorker { wal, failed: false }
+    }
+
+    /// Runs the jobs with at most one sync for all that is appended, more only where files are released in between.
+    /// The messages are those that may leave now; after a failure there are none.
+    pub fn run(&mut self, jobs: Vec<LogJob>) -> LogDone {
+        if self.failed || jobs.is_empty() {
+            return LogDone::default();
+        }
+        let mut messages = Vec::new();
+        match self.run_all(jobs, &mut messages) {
+            Ok(report) => LogDone { completion: Some(Completion::Log(report)), messages },
+            Err(error) => {
+                self.failed = true;
+                let failure = Failure { what: error.doing, error: error.error.to_string() };
+                LogDone { completion: Some(Completion::Failed(failure)), messages: Vec::new() }
+            }
+        }
+    }
+
+    /// Bytes in the log's files, and how many files there are.
+    pub fn size(&self) -> (u64, usize) {
+        (self.wal.bytes(), self.wal.segments())
+    }
+
+    fn run_all(
+        &mut self,
+        jobs: Vec<LogJob>,
+        messages: &mut Vec<raft::Message>,
+    ) -> Result<LogReport, wal::WriteError> {
+        let mut report = LogReport::default();
+        let mut sync = false;
+        for job in jobs {
+            match job {
+                LogJob::Append(append) => {
+                    let Append { sequence, snapshot, entries, hard_state, after, .. } = append;
+                    if let Some(record) = &snapshot {
+                        self.wal.save_snapshot(record)?;
+                    }
+                    if !entries.is_empty() || hard_state.is_some() {
+                        self.wal.append(&entries, hard_state.as_ref())?;
+                    }
+                    // A commit index alone need not be durable; and what vouches for nothing new waits all the same
+                    // for the sync of what stands before it.
+                    sync |= append.sync;
+                    messages.extend(after);
+                    report.appended = Some(sequence);
+                }
+                LogJob::Mark { record, hard_state } => {
+                    self.wal.save_snapshot(&record)?;
+                    self.wal.append(&[], Some(&hard_state))?;
+                    sync = true;
+                    report.marked = Some(record.index);
+                }
+                LogJob::Release { up_to } => {
+                    if std::mem::take(&mut sync) {
+                        self.wal.sync()?;
+                    }
+                    self.wal.release(up_to)?;
+                    report.released = Some(up_to);
+                }
+            }
+        }
+        if sync {
+            self.wal.sync()?;
+        }
+        Ok(report)
     }
 }
 
 /// The apply thread's work: commands into the state, then publish, events, replies.
-#[derive(Debug)]
-pub struct ApplyWorker {}
+pub struct ApplyWorker {
+    machine: StateMachine,
+    standing: Arc<Standing>,
+    member: NodeId,
+    failed: bool,
+    // Something may lie below the compaction mark.
+    prune_due: bool,
+    unpublished: Vec<(RequestId, Term, Result<state_machine::Reply, state_machine::Error>)>,
+}
+
+/// What one run gathers for the shards.
+#[derive(Default)]
+struct Gathered {
+    batches: Vec<Arc<Batch>>,
+    replies: BTreeMap<Shard, Vec<Applied>>,
+    published: bool,
+    exchanged: bool,
+}
 
 impl ApplyWorker {
-    /// Runs the jobs.
-    pub fn run(&mut self, _jobs: Vec<ApplyJob>) -> ApplyDone {
-        unimplemented!("ApplyWorker::run")
+    pub(crate) fn new(machine: StateMachine, standing: Arc<Standing>) -> ApplyWorker {
+        let member = standing.identity.node_id;
+        ApplyWorker {
+            machine,
+            standing,
+            member,
+            failed: false,
+            prune_due: true,
+            unpublished: Vec::new(),
+        }
     }
+
+    /// Runs the jobs: publishes what they changed, and returns the events and replies that follow from it.
+    pub fn run(&mut self, jobs: Vec<ApplyJob>) -> ApplyDone {
+        if self.failed || jobs.is_empty() {
+            return ApplyDone::default();
+        }
+        let mut report = ApplyReport::default();
+        let mut gathered = Gathered::default();
+        for job in jobs {
+            if let Err(failure) = self.run_one(job, &mut report, &mut gathered) {
+                self.failed = true;
+                return ApplyDone {
+                    completion: Some(Completion::Failed(failure)),
+                    shards: Vec::new(),
+                };
+            }
+        }
+        if self.prune_due {
+            self.prune_due = self.machine.keyspace().prune(PRUNE_KEYS);
+        }
+        report.prune_due = self.prune_due;
+        report.pending_bytes = self.machine.keyspace().builder().pending_bytes();
+        ApplyDone {
+            completion: Some(Completion::Apply(Box::new(report))),
+            shards: self.to_shards(gathered),
+        }
+    }
+
+    fn run_one(
+        &mut self,
+        job: ApplyJob,
+        report: &mut ApplyReport,
+        gathered: &mut Gathered,
+    ) -> Result<(), Failure> {
+        match job {
+            ApplyJob::Entries(entries) => {
+                report.entry_jobs += 1;
+                for slice in entries.chunks(PUBLISH_ENTRIES) {
+                    for entry in slice {
+                        self.apply(entry, None, report)?;
+                    }
+                    self.publish(gathered);
+                }
+            }
+            ApplyJob::Membership { entry, conf_state } => {
+                report.entry_jobs += 1;
+                self.apply(&entry, conf_state, report)?;
+                self.publish(gathered);
+            }
+            ApplyJob::CutFrame => {
+                report.cuts += 1;
+                if let Some(frame) = self.machine.keyspace().take_frame() {
+                    let last = frame.applied().map(|(index, _)| Index(index));
+                    report.frames.push(CutFrame { last, bytes: frame.bytes(), frame });
+                }
+            }
+            ApplyJob::FrameWritten(index) => self.machine.keyspace().frame_written(index.0),
+            ApplyJob::Prune => self.prune_due = true,
+            ApplyJob::Exchange(imported) => {
+                let Imported { index, term, keyspace, rows } = *imported;
+                let batch =
+                    self.machine.replace(keyspace, &rows, (index.0, term.0)).map_err(|error| {
+                        Failure {
+                            what: "a received snapshot could not be put into force".to_owned(),
+                            error: error.to_string(),
+                        }
+                    })?;
+                self.standing.set_applied(index);
+                gathered.batches.clear();
+                gathered.batches.push(batch);
+                gathered.exchanged = true;
+                gathered.published = true;
+                self.prune_due = true;
+                let leases = self.machine.view().leases();
+                report.leases.clear();
+                report.exchanged = Some(Exchanged { index, term, leases });
+            }
+            ApplyJob::Reclaimed(reclaimed) => {
+                report.reclaimed += 1;
+                let keyspace = self.machine.keyspace();
+                match reclaimed {
+                    Reclaimed::Roll => keyspace.builder().roll(),
+                    Reclaimed::Relocate { job, batch, last } => {
+                        keyspace.relocate(job, &batch, last)
+                    }
+                    Reclaimed::Gone(gone) => keyspace.gone(&gone),
+                    Reclaimed::Idle
+                    | Reclaimed::Copied { .. }
+                    | Reclaimed::Waiting
+                    | Reclaimed::Swapped { .. } => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(
+        &mut self,
+        entry: &Entry,
+        conf_state: Option<ConfState>,
+        report: &mut ApplyReport,
+    ) -> Result<(), Failure> {
+        let (index, term) = (entry.index.0, entry.term.0);
+        let change = match entry.kind {
+            EntryKind::Normal => None,
+            EntryKind::ConfChange => membership_change(&entry.data),
+            // etcd's members never write one, and stop when they meet one.
+            EntryKind::ConfChangeV2 => None,
+        };
+        let (payload, id) = match (entry.kind, &change, conf_state) {
+            (EntryKind::Normal, ..) => {
+                (Payload::Normal(&entry.data), state_machine::Command::id_of(&entry.data))
+            }
+            (_, Some(change), Some(conf_state)) => {
+                (Payload::Membership { change, conf_state: to_tables(conf_state) }, change.id)
+            }
+            _ => (Payload::Unreadable, RequestId(0)),
+        };
+        let want_reply = shard_of(id, self.member).is_some();
+        let outcome =
+            self.machine.apply(index, term, payload, want_reply).map_err(|error| Failure {
+                what: format!("entry {index} could not be applied"),
+                error: error.to_string(),
+            })?;
+        report.applied = Some((entry.index, entry.term));
+        report.leases.extend(outcome.leases);
+        if entry.kind != EntryKind::Normal {
+            let accepted = outcome.membership == Some(state_machine::Verdict::Accepted);
+            report.verdict = Some(if accepted { Verdict::Accepted } else { Verdict::Refused });
+        }
+        if let Some((id, result)) = outcome.reply {
+            self.unpublished.push((id, entry.term, result));
+        }
+        Ok(())
+    }
+
+    /// State first, applied index second; only what is visible is told to anybody.
+    fn publish(&mut self, gathered: &mut Gathered) {
+        if let Some(batch) = self.machine.publish() {
+            self.prune_due |= batch.compact_revision > 0;
+            gathered.batches.push(batch);
+        }
+        let (index, _) = self.machine.applied();
+        self.standing.set_applied(Index(index));
+        gathered.published = true;
+        let revision = self.machine.keyspace().revision();
+        for (id, term, result) in self.unpublished.drain(..) {
+            if let Some(shard) = shard_of(id, self.member) {
+                gathered.replies.entry(shard).or_default().push(Applied {
+                    id,
+                    term,
+                    revision,
+                    result,
+                });
+            }
+        }
+    }
+
+    /// Looks at the flags after everything is published: a shard whose flag is not up yet finds what it needs in
+    /// the published state when it has raised it.
+    fn to_shards(&self, gathered: Gathered) -> Vec<ToShard> {
+        let Gathered { batches, mut replies, published, exchanged } = gathered;
+        if !published {
+            return Vec::new();
+        }
+        let (watching, waiting) = self.standing.flags();
+        let applied = Index(self.machine.applied().0);
+        let mut shards = Vec::new();
+        for number in 0..self.standing.shards {
+            let shard = Shard(number);
+            let bit = 1u64 << number;
+            let batches = if watching & bit != 0 { batches.clone() } else { Vec::new() };
+            let replies = replies.remove(&shard).unwrap_or_default();
+            let exchanged = exchanged && watching & bit != 0;
+            if !batches.is_empty() || !replies.is_empty() || exchanged || waiting & bit != 0 {
+                shards.push(ToShard { shard, applied, batches, replies, exchanged });
+            }
+        }
+        shards
+    }
+}
+
+/// The change that an entry of kind `ConfChange` carries, in the state machine's words.
+fn membership_change(data: &[u8]) -> Option<MembershipChange> {
+    let change = ConfChange::decode(data).ok()?;
+    let kind = match change.kind {
+        ConfChangeKind::AddNode => ChangeKind::AddNode,
+        ConfChangeKind::RemoveNode => ChangeKind::RemoveNode,
+        ConfChangeKind::UpdateNode => ChangeKind::UpdateNode,
+        ConfChangeKind::AddLearnerNode => ChangeKind::AddLearnerNode,
+    };
+    Some(MembershipChange {
+        id: RequestId(change.id),
+        kind,
+        node_id: change.node_id,
+        context: change.context,
+    })
 }
 
 /// The flush thread's work: frames to disk, syncs, seals, imports, reclaim.
-#[derive(Debug)]
-pub struct FlushWorker {}
+pub struct FlushWorker {
+    vfs: Arc<dyn Vfs>,
+    store_dir: PathBuf,
+    options: recovery::StoreOptions,
+    // None only in the middle of an import.
+    flusher: Option<Flusher>,
+    // Says what lives, for reclaim; goes on to see the new state after an exchange.
+    reader: mvcc::Reader,
+    standing: Arc<Standing>,
+    // Frames that found the disk full, in order.
+    stalled: VecDeque<CutFrame>,
+    written: Option<(Index, Term)>,
+    failed: bool,
+    // The data directory's; let go when the member is.
+    _lock: Box<dyn Lock>,
+}
 
 impl FlushWorker {
+    pub(crate) fn new(
+        vfs: Arc<dyn Vfs>,
+        store_dir: PathBuf,
+        options: recovery::StoreOptions,
+        flusher: Flusher,
+        reader: mvcc::Reader,
+        standing: Arc<Standing>,
+        lock: Box<dyn Lock>,
+    ) -> FlushWorker {
+        let worker = FlushWorker {
+            vfs,
+            store_dir,
+            options,
+            flusher: Some(flusher),
+            reader,
+            standing,
+            stalled: VecDeque::new(),
+            written: None,
+            failed: false,
+            _lock: lock,
+        };
+        worker.publish_sizes();
+        worker
+    }
+
     /// Runs the jobs.
-    pub fn run(&mut self, _jobs: Vec<FlushJob>) -> FlushDone {
-        unimplemented!("FlushWorker::run")
+    pub fn run(&mut self, jobs: Vec<FlushJob>) -> FlushDone {
+        if self.failed || jobs.is_empty() {
+            return FlushDone::default();
+        }
+        let mut reports = Vec::new();
+        for job in jobs {
+            if let Err(failure) = self.run_one(job, &mut reports) {
+                self.failed = true;
+                return FlushDone { completion: Some(Completion::Failed(failure)) };
+            }
+        }
+        self.publish_sizes();
+        FlushDone { completion: Some(Completion::Flush(reports)) }
+    }
+
+    fn run_one(&mut self, job: FlushJob, reports: &mut Vec<FlushReport>) -> Result<(), Failure> {
+        match job {
+            FlushJob::Write(frame) => {
+                self.stalled.push_back(*frame);
+                self.write_stalled(reports)?;
+            }
+            FlushJob::Sync => {
+                let flusher = self.flusher()?;
+                let synced = flusher
+                    .sync()
+                    .map_err(|error| failure("the store could not be synced", &error))?;
+                reports.push(FlushReport::Synced {
+                    index: Index(synced.index),
+                    term: Term(synced.term),
+                    by_job: true,
+                });
+            }
+            FlushJob::Pin { to } => {
+                reports.push(match self.flusher()?.snapshot() {
+                    Ok(snapshot) => {
+                        FlushReport::Pinned { to, stream: Box::new(SnapshotStream::new(snapshot)) }
+                    }
+                    // The follower stays behind; whoever reads what cannot be read will say so.
+                    Err(_) => FlushReport::NotPinned { to },
+                });
+            }
+            FlushJob::Import(file) => {
+                // What found the disk full belongs to the state that goes away.
+                self.stalled.clear();
+                let imported = self.import(&file)?;
+                reports.push(FlushReport::Imported(Box::new(imported)));
+            }
+            FlushJob::Discard(file) => {
+                let unlinked = self.vfs.unlink(&file.path);
+                unlinked
+                    .map_err(|error| failure("a received snapshot could not be deleted", &error))?;
+            }
+            FlushJob::Reclaim => {
+                let goal = if self.stalled.is_empty() { Goal::Bounded } else { Goal::Everything };
+                let reader = self.reader.clone();
+                let mut is_live = |key: &[u8], revision| reader.is_live(key, revision);
+                let reclaimed = match self.flusher()?.reclaim(goal, RECLAIM_BYTES, &mut is_live) {
+                    Ok(reclaimed) => reclaimed,
+                    // The store leaves a source that cannot be read alone from now on, and reads of it say so.
+                    Err(store::ReclaimError::Full | store::ReclaimError::Source(_)) => {
+                        Reclaimed::Idle
+                    }
+                    Err(error) => return Err(failure("space could not be reclaimed", &error)),
+                };
+                reports.push(FlushReport::Reclaimed(reclaimed));
+                self.write_stalled(reports)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what waits, in order, until the disk is full.
+    fn write_stalled(&mut self, reports: &mut Vec<FlushReport>) -> Result<(), Failure> {
+        while let Some(frame) = self.stalled.pop_front() {
+            match self.flusher()?.write(&frame.frame) {
+                Ok(written) => {
+                    // A seal comes before the frame, so what it made durable was written before.
+                    if let Some(synced) = written.sealed {
+                        let (index, term) = (Index(synced.index), Term(synced.term));
+                        reports.push(FlushReport::Synced { index, term, by_job: false });
+                    }
+                    self.written =
+                        frame.frame.applied().map(|(i, t)| (Index(i), Term(t))).or(self.written);
+                    reports.push(FlushReport::Written { last: frame.last, bytes: frame.bytes });
+                }
+                Err(store::WriteError::Full) => {
+                    self.stalled.push_front(frame);
+                    reports.push(FlushReport::Full);
+                    return Ok(());
+                }
+                Err(error) => return Err(failure("a frame could not be written", &error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn import(&mut self, file: &Received) -> Result<Imported, Failure> {
+        let what = "a received snapshot could not be imported";
+        let flusher = self.flusher.take().ok_or_else(|| closed(what))?;
+        recovery::import(&*self.vfs, flusher, file).map_err(|error| failure(what, &error))?;
+        let opened = recovery::open_store(self.vfs.clone(), &self.store_dir, &self.options)
+            .map_err(|error| failure(what, &error))?;
+        let (index, term) = (Index(opened.applied.0), Term(opened.applied.1));
+        if (index, term) != (file.index, file.term) {
+            return Err(closed(what));
+        }
+        self.flusher = Some(opened.flusher);
+        self.written = Some((index, term));
+        Ok(Imported { index, term, keyspace: opened.keyspace, rows: opened.rows })
+    }
+
+    fn flusher(&mut self) -> Result<&mut Flusher, Failure> {
+        self.flusher.as_mut().ok_or_else(|| closed("the store is used"))
+    }
+
+    fn publish_sizes(&self) {
+        if let Some(flusher) = &self.flusher {
+            let sizes = flusher.sizes();
+            self.standing.set_sizes(sizes.db_size, sizes.db_size_in_use);
+        }
     }
 }
 
-/// A read thread's work; clone one per thread.
-#[derive(Clone, Debug)]
-pub struct ReadWorker {}
+/// A read thread's work; clone one per thread. A driver's own reads (long ranges, HashKV, cold values) go through
+/// [`ReadWorker::view`] on the same threads.
+#[derive(Clone)]
+pub struct ReadWorker {
+    log: wal::Reader,
+    view: View,
+}
 
 impl ReadWorker {
-    /// Runs the jobs.
-    pub fn run(&mut self, _jobs: Vec<ReadJob>) -> ReadDone {
-        unimplemented!("ReadWorker::run")
+    pub(crate) fn new(log: wal::Reader, view: View) -> ReadWorker {
+        ReadWorker { log, view }
     }
+
+    /// Runs the jobs.
+    pub fn run(&mut self, jobs: Vec<ReadJob>) -> ReadDone {
+        if jobs.is_empty() {
+            return ReadDone::default();
+        }
+        let mut reports = Vec::new();
+        for job in jobs {
+            match job {
+                ReadJob::Fetch { to, low, high, bytes_max } => {
+                    let entries = match self.log.read(low, high, bytes_max) {
+                        Ok(entries) => entries,
+                        // raft has dropped them too by now, and will send a snapshot.
+                        Err(wal::ReadError::Released | wal::ReadError::Unavailable) => Vec::new(),
+                        Err(error) => {
+                            let failure =
+                                failure("the log could not be read", &format!("{error:?}"));
+                            return ReadDone { completion: Some(Completion::Failed(failure)) };
+                        }
+                    };
+                    reports.push(ReadReport::Fetched { to, low, entries });
+                }
+            }
+        }
+        ReadDone { completion: Some(Completion::Read(reports)) }
+    }
+
+    /// This thread's look at the member.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+}
+
+fn failure(what: &str, error: &dyn fmt::Display) -> Failure {
+    Failure { what: what.to_owned(), error: error.to_string() }
+}
+
+fn closed(what: &str) -> Failure {
+    failure(what, &"the store is not what it should be after an import")
 }

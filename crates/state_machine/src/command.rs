@@ -19,8 +19,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use proto::etcdserverpb::{
-    AlarmRequest, CompactionRequest, DeleteRangeRequest, LeaseCheckpointRequest, LeaseGrantRequest,
-    LeaseRevokeRequest, PutRequest, RangeRequest, RequestHeader, TxnRequest,
+    AlarmRequest, CompactionRequest, DeleteRangeRequest, LeaseCheckpoint, LeaseCheckpointRequest,
+    LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest, RequestHeader, TxnRequest,
 };
 use proto::membershippb::{
     ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest,
@@ -150,6 +150,28 @@ impl Command {
             write_header(&mut out);
         }
         out.freeze()
+    }
+
+    /// The id that an entry carries, 0 if none can be read: whether the member that applies it has anybody to
+    /// answer. It looks at the top fields alone.
+    pub fn id_of(data: &Bytes) -> RequestId {
+        let (mut legacy, mut header) = (0, 0);
+        let mut fields = Fields::new(data.clone());
+        while let Ok(Some((number, value))) = fields.next() {
+            match value {
+                Value::Varint(id) if number == 1 => legacy = id,
+                Value::Bytes(message) if number == HEADER => {
+                    let mut fields = Fields::new(message);
+                    while let Ok(Some((number, value))) = fields.next() {
+                        if let (1, Value::Varint(id)) = (number, value) {
+                            header = id;
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        RequestId(if legacy != 0 { legacy } else { header })
     }
 
     /// Reads an entry. Never fails: what cannot be read or is not known becomes [`Request::Refused`],
@@ -321,6 +343,17 @@ impl Request {
     pub fn txn(request: TxnRequest, ops_max: usize) -> Result<Request, Error> {
         txn::check(&request, ops_max)?;
         Ok(Request::Txn(request))
+    }
+
+    /// The revoke of a lease whose time is over: the leader's own.
+    pub fn lease_expiry(id: i64) -> Request {
+        Request::LeaseRevoke(LeaseRevokeRequest { id })
+    }
+
+    /// The note of how many seconds of a lease are left, 0 meaning all of them: the leader's own.
+    pub fn lease_checkpoint(id: i64, remaining: i64) -> Request {
+        let checkpoint = LeaseCheckpoint { id, remaining_ttl: remaining };
+        Request::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints: vec![checkpoint] })
     }
 
     /// A lease grant. If the client left the id to the server it becomes `fresh`, cut to the positive
