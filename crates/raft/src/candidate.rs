@@ -36,7 +36,14 @@ impl Raft {
                 let (Role::PreCandidate(votes) | Role::Candidate(votes)) = &self.role else {
                     unreachable!("the role was matched above")
                 };
+                // One's own vote must be durable even if the others suffice. Otherwise one node could lead one term twice:
+                // 1. A campaigns in term 5; B and C grant it, and A leads before its own vote is on disk.
+                // 2. A sends entry 9 of term 5; B takes it. A crashes, and remembers term 4.
+                // 3. A campaigns in term 5 again; B and C have voted for A in it and do so again.
+                // 4. A sends another entry 9 of term 5; C takes it. B's and C's look the same and differ.
+                let own = pre || votes.of(self.config.id).is_some();
                 match self.tally(votes) {
+                    VoteResult::Won if !own => {}
                     VoteResult::Won if pre => self.start_campaign(Campaign::Election),
                     VoteResult::Won => {
                         self.become_leader();

@@ -93,7 +93,9 @@ impl Raft {
                 progress.recent_active = true;
                 // A probed peer that acknowledges what is known is found again, too.
                 let probed = progress.state == ProgressState::Probe;
-                if !progress.maybe_update(m.index) && !(probed && progress.matched == m.index) {
+                let news = progress.maybe_update(m.index);
+                let found = probed && progress.matched == m.index;
+                if !news && !found {
                     return Ok(());
                 }
                 match progress.state {
@@ -251,7 +253,8 @@ impl Raft {
                 return Err(StepError::Malformed("a membership change that is none"));
             };
             let unapplied = pending_conf_index > self.log.applied();
-            let untimely = self.membership.voters().is_joint() == !change.changes.is_empty();
+            let leaves = change.changes.is_empty();
+            let untimely = self.membership.voters().is_joint() != leaves;
             if (unapplied || untimely) && !self.config.disable_conf_change_validation {
                 // An empty entry takes its place, so that its proposer sees that it is done with.
                 (*kind, *data) = (EntryKind::Normal, Bytes::new());
@@ -295,7 +298,7 @@ impl Raft {
     // --- Sending. ---
 
     pub(crate) fn broadcast_append(&mut self) {
-        self.to_each_peer(|raft, id| {
+        self.for_each_peer(|raft, id| {
             raft.maybe_send_append(id, true);
         });
     }
@@ -303,7 +306,7 @@ impl Raft {
     fn broadcast_heartbeat(&mut self) {
         let context = self.leader_mut().reads.heartbeat_context();
         let commit = self.log.committed();
-        self.to_each_peer(|raft, to| {
+        self.for_each_peer(|raft, to| {
             let progress = raft.membership.progress_mut(to).expect("it is in the configuration");
             // Beyond what it acknowledged, a follower may hold something else.
             let commit = commit.min(progress.matched);
@@ -314,7 +317,7 @@ impl Raft {
         });
     }
 
-    pub(crate) fn to_each_peer(&mut self, mut act: impl FnMut(&mut Raft, NodeId)) {
+    pub(crate) fn for_each_peer(&mut self, mut act: impl FnMut(&mut Raft, NodeId)) {
         for place in 0..self.membership.nodes().len() {
             let id = self.membership.nodes()[place].0;
             if id != self.config.id {

@@ -148,6 +148,10 @@ pub struct Raft {
 
     /// What a snapshot message will name.
     offered: Option<Snapshot>,
+    /// The configuration at the applied index; the one in force may be that of the entry after it.
+    applied_conf_state: ConfState,
+    /// A change was switched to whose entry is not yet reported applied.
+    switched: bool,
 
     // What the next `Ready` will say.
     messages: Vec<Message>,
@@ -201,6 +205,8 @@ impl Raft {
             heartbeat_elapsed: 0,
             election_timeout: 0,
             offered: None,
+            applied_conf_state: conf_state,
+            switched: false,
             messages: Vec::new(),
             messages_after_persist: Vec::new(),
             own_messages: Vec::new(),
@@ -313,11 +319,15 @@ impl Raft {
     }
 
     /// Switches the configuration, when a committed change is applied and before `on_applied` of its entry. On error nothing
-    /// has changed. A change that the applier refuses must not come here.
+    /// has changed. A change that the applier refuses must not come here. While a received snapshot waits to be installed,
+    /// whatever is applied lies before it: its configuration is in force already, and stays.
     pub fn apply_conf_change(
         &mut self,
         change: &ConfChangeV2,
     ) -> Result<ConfState, ConfChangeError> {
+        if self.log.snapshot_pending() {
+            return Ok(self.conf_state());
+        }
         let next = self.membership.change(change, self.log.last())?;
         self.switch_to(next);
         self.check_invariants();
@@ -706,6 +716,9 @@ impl Raft {
     fn advance_applied(&mut self, index: Index) {
         let applied = index.max(self.log.applied());
         let payload = self.log.applied_to(applied);
+        if mem::take(&mut self.switched) {
+            self.applied_conf_state = self.membership.conf_state();
+        }
         let leave = self.membership.auto_leave();
         if let Role::Leader(leader) = &mut self.role {
             leader.uncommitted_bytes = leader.uncommitted_bytes.saturating_sub(payload);
@@ -725,6 +738,7 @@ impl Raft {
     /// A new configuration is in force at once (thesis §4.1).
     fn switch_to(&mut self, membership: Membership) {
         self.membership = membership;
+        self.switched = true;
         let own = self.membership.progress(self.config.id);
         let gone = own.is_none_or(|progress| progress.learner);
         if !self.is_leader() {
@@ -743,7 +757,7 @@ impl Raft {
             self.broadcast_append();
         } else {
             // Who is new need not wait for a heartbeat.
-            self.to_each_peer(|raft, id| {
+            self.for_each_peer(|raft, id| {
                 raft.maybe_send_append(id, false);
             });
         }
@@ -763,7 +777,8 @@ impl Raft {
         }
         let index = self.log.applied();
         let term = self.log.term(index).expect("what is applied lies at or above the base");
-        let metadata = SnapshotMetadata { conf_state: self.conf_state(), index, term };
+        let metadata =
+            SnapshotMetadata { conf_state: self.applied_conf_state.clone(), index, term };
         Snapshot { data: Bytes::new(), metadata }
     }
 
