@@ -4,6 +4,8 @@
 //! Where the system cannot do what only saves time (reserve space, read only what is cached), the plain way
 //! is taken instead.
 
+#![allow(clippy::disallowed_methods, reason = "this is where files are opened")]
+
 use std::fs;
 use std::io;
 use std::io::ErrorKind;

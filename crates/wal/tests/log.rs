@@ -1,6 +1,7 @@
 //! The log as its owner sees it: what is written is found again, in etcd's bytes.
 
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, reason = "a reader is tried on a thread of its own")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -79,6 +80,37 @@ fn a_new_log_is_etcds_to_the_byte() {
          0e00000000000082 08051094bbc7ed0e1a04080010000000");
     assert_eq!(&bytes[..80], golden);
     assert!(bytes[80..].iter().all(|&byte| byte == 0));
+}
+
+/// The example of `docs/format/wal.md`: a membership change, a sync, a put and a state. etcd's own tools print this
+/// file as what it is.
+#[test]
+fn the_example_of_the_format_page() {
+    let disk = Memory::new(1);
+    let mut wal = create(&disk, 4096);
+    let add_node = Entry {
+        kind: EntryKind::ConfChange,
+        term: Term(1),
+        index: Index(1),
+        data: hex("0801 1000 1805").into(),
+    };
+    let put = Entry {
+        kind: EntryKind::Normal,
+        term: Term(1),
+        index: Index(2),
+        data: hex("0805 220a 0a03 666f6f 1203 626172").into(),
+    };
+    wal.append(&[add_node], None).unwrap();
+    wal.sync().unwrap();
+    let state = HardState { term: Term(1), vote: 5, commit: Index(1) };
+    wal.append(&[put], Some(&state)).unwrap();
+    let golden = hex("1800000000000000 080210a1bea9d80f1a0e080110011801220608011000 1805
+         0800000000000000 080410a1bea9d80f
+         2000000000000000 080210eacfb28e091a160800100118 02220e0805220a0a03666f6f1203626172
+         1000000000000000 08031083 9ad9b6051a06080110051801");
+    let bytes = read_file(&disk, &file_name(0, 0));
+    assert_eq!(&bytes[0x50..0x50 + golden.len()], golden);
+    assert!(bytes[0x50 + golden.len()..].iter().all(|&byte| byte == 0));
 }
 
 /// All that was appended is found again; what the state already holds is checked and left out.
