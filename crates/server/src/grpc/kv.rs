@@ -1,0 +1,219 @@
+//! Put, Range, DeleteRange, Txn, Compact.
+//!
+//! Writes become commands and wait for their reply. Reads wait for what they need to know, if anything: a
+//! serializable one for nothing, a linearizable one for a read index and its being applied.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use mvcc::Effort;
+use proto::etcdserverpb::{
+    CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest,
+};
+use replica::Lane;
+use state_machine::{Answer, Error, Reply, Request};
+use tokio::sync::oneshot;
+
+use crate::grpc::{Call, decode};
+use crate::serve::shard::Shard;
+use crate::serve::status::Status;
+use crate::serve::stream::Responder;
+
+/// Put.
+pub fn put(shard: &Rc<Shard>, call: Call, message: Bytes, respond: Responder) {
+    let request = decode::<PutRequest>(message).and_then(|put| Ok(Request::try_from(put)?));
+    propose(shard, &call, request, Lane::Ordinary, respond);
+}
+
+/// DeleteRange.
+pub fn delete_range(shard: &Rc<Shard>, call: Call, message: Bytes, respond: Responder) {
+    let request =
+        decode::<DeleteRangeRequest>(message).and_then(|delete| Ok(Request::try_from(delete)?));
+    propose(shard, &call, request, Lane::Ordinary, respond);
+}
+
+/// Compact.
+pub fn compact(shard: &Rc<Shard>, call: Call, message: Bytes, respond: Responder) {
+    let request = decode::<CompactionRequest>(message).map(Request::from);
+    propose(shard, &call, request, Lane::Ordinary, respond);
+}
+
+/// Proposes a request that could be read, or answers why it could not.
+pub fn propose(
+    shard: &Rc<Shard>,
+    call: &Call,
+    request: Result<Request, Status>,
+    lane: Lane,
+    respond: Responder,
+) {
+    match request {
+        Ok(request) => shard.propose(call, request, lane, respond),
+        Err(status) => respond.fail(&status),
+    }
+}
+
+/// Range.
+pub fn range(shard: &Rc<Shard>, call: Call, message: Bytes, respond: Responder) {
+    let request = match decode::<RangeRequest>(message) {
+        Ok(request) => request,
+        Err(status) => return respond.fail(&status),
+    };
+    if let Err(error) = state_machine::check_range(&request) {
+        return respond.fail(&error.into());
+    }
+    if shard.view.is_learner() && !request.serializable {
+        return respond.fail(&Error::NotSupportedForLearner.into());
+    }
+    let serializable = request.serializable;
+    read(shard, &call, Wanted::Range(request), serializable, respond);
+}
+
+/// Txn: through the log if it may write, else a read.
+pub fn txn(shard: &Rc<Shard>, call: Call, message: Bytes, respond: Responder) {
+    let request = match state_machine::decode_txn(message) {
+        Ok(request) => request,
+        Err(_) => return respond.fail(&malformed()),
+    };
+    let request = match Request::txn(request, shard.node.config.max_txn_ops) {
+        Ok(Request::Txn(request)) => request,
+        Ok(_) => return respond.fail(&malformed()),
+        Err(error) => return respond.fail(&error.into()),
+    };
+    match state_machine::is_read_only(&request) {
+        false => shard.propose(&call, Request::Txn(request), Lane::Ordinary, respond),
+        true => {
+            let serializable = state_machine::is_serializable(&request);
+            read(shard, &call, Wanted::Txn(request), serializable, respond);
+        }
+    }
+}
+
+fn malformed() -> Status {
+    Status::new(
+        crate::serve::status::Code::Internal,
+        "grpc: error unmarshalling request: the transaction is malformed or nested too deeply",
+    )
+}
+
+fn read(shard: &Rc<Shard>, call: &Call, wanted: Wanted, serializable: bool, respond: Responder) {
+    let read = Read {
+        wanted,
+        to: To::Client(respond),
+        started_ms: call.started_ms,
+        client_deadline: call.client_deadline,
+    };
+    match serializable {
+        true => read.serve(shard),
+        false => shard.read_linearizable(read, call.deadline_ms(&shard.node.config)),
+    }
+}
+
+/// A read that waits, or is served.
+pub struct Read {
+    wanted: Wanted,
+    to: To,
+    started_ms: u64,
+    client_deadline: bool,
+}
+
+/// What is read.
+enum Wanted {
+    Range(RangeRequest),
+    Txn(TxnRequest),
+    Members,
+    /// Only that the member is as far as the read index says.
+    Nothing,
+}
+
+/// Who reads.
+enum To {
+    Client(Responder),
+    /// A page or the member itself.
+    Inside(oneshot::Sender<Result<(), Status>>),
+}
+
+impl Read {
+    /// The list of members.
+    pub fn members(call: &Call, respond: Responder) -> Read {
+        Read {
+            wanted: Wanted::Members,
+            to: To::Client(respond),
+            started_ms: call.started_ms,
+            client_deadline: call.client_deadline,
+        }
+    }
+
+    /// A proof that this member can answer linearizable reads.
+    pub fn proof(now_ms: u64) -> (Read, oneshot::Receiver<Result<(), Status>>) {
+        let (sender, receiver) = oneshot::channel();
+        let to = To::Inside(sender);
+        (Read { wanted: Wanted::Nothing, to, started_ms: now_ms, client_deadline: false }, receiver)
+    }
+
+    /// When it began.
+    pub fn started_ms(&self) -> u64 {
+        self.started_ms
+    }
+
+    /// Whether the deadline is the client's own.
+    pub fn client_deadline(&self) -> bool {
+        self.client_deadline
+    }
+
+    /// Answers with a refusal.
+    pub fn fail(self, status: &Status) {
+        match self.to {
+            To::Client(respond) => respond.fail(status),
+            // Whoever asked may have gone.
+            To::Inside(sender) => drop(sender.send(Err(status.clone()))),
+        }
+    }
+
+    /// Reads what this member has now: memory and the page cache here, all else on a read thread. If apply has
+    /// the index just now, others are served first.
+    pub fn serve(self, shard: &Rc<Shard>) {
+        self.serve_with(shard, Effort::Try);
+    }
+
+    /// As [`Read::serve`]; with [`Effort::Now`] it waits for the index.
+    pub fn serve_with(self, shard: &Rc<Shard>, effort: Effort) {
+        let Read { wanted, to, started_ms, client_deadline } = self;
+        let respond = match to {
+            To::Client(respond) => respond,
+            To::Inside(sender) => return drop(sender.send(Ok(()))),
+        };
+        let state = &shard.view.state;
+        let answer = match &wanted {
+            Wanted::Range(request) => state.range(request, effort),
+            Wanted::Txn(request) => state.txn(request, effort),
+            Wanted::Members => {
+                Ok(Answer::Ready(Reply::MemberList { members: state.cluster().member_list() }))
+            }
+            Wanted::Nothing => return,
+        };
+        match (answer, wanted) {
+            (Err(error), _) => respond.fail(&error.into()),
+            (Ok(Answer::Ready(reply)), _) => {
+                shard.node.metrics.ranges.add(1);
+                let header = shard.header();
+                respond.reply(shard.message(|out| reply.encode(&header, out)));
+            }
+            (Ok(Answer::Busy), wanted) => {
+                let to = To::Client(respond);
+                shard.serve_later(Read { wanted, to, started_ms, client_deadline });
+            }
+            (Ok(Answer::Cold), wanted) => shard.read_cold(respond, move |view| {
+                let answer = match &wanted {
+                    Wanted::Range(request) => view.state.range(request, Effort::Disk)?,
+                    Wanted::Txn(request) => view.state.txn(request, Effort::Disk)?,
+                    Wanted::Members | Wanted::Nothing => Answer::Cold,
+                };
+                match answer {
+                    Answer::Ready(reply) => Ok(reply),
+                    // A read that may wait for disk and index is never cold or busy.
+                    Answer::Cold | Answer::Busy => Err(Error::Storage),
+                }
+            }),
+        }
+    }
+}

@@ -1,0 +1,648 @@
+//! All threads and channels of a member, its start and its end.
+//!
+//! ```text
+//!   acceptor ──▶ shards (one per core) ◀──▶ replica ──▶ log, apply, flush, 2 × read
+//!                                              ▲
+//!                                            peers
+//! ```
+//!
+//! A thread takes a batch from its inbox, has the work done by `replica`'s parts, and passes the results on.
+//! What each does is decided there, so that a simulator can do the same without threads.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use raft::NodeId;
+use replica::{Bootstrap, Identity, Input, Notice, Output, Replica};
+use vfs::Vfs;
+
+use crate::config::{self, Action, ClusterState, Config, Url};
+use crate::handle::{
+    Inbox, Mailbox, Node, PeerEvent, PeerInbox, PeerTable, ReadTask, ReplicaInbox, ShardEvent,
+};
+use crate::identity;
+use crate::log;
+use crate::metrics::Metrics;
+use crate::serve::limits::ACCEPTED_MAX;
+use crate::serve::shard::Shard;
+use crate::steward;
+
+/// Threads that read from disk and do long reads.
+const READ_THREADS: usize = 2;
+/// How long connections may take to finish after GOAWAY.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the replica may take to hand leadership over and to write out what is applied.
+const STOP_PATIENCE: Duration = Duration::from_secs(15);
+/// Connections that the system keeps for a listener.
+const BACKLOG: i32 = 4096;
+
+/// What `quorate` without a sub-command does. `arguments` are those behind the program's name.
+pub fn main(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
+    let mut given = Vec::new();
+    for argument in arguments {
+        match argument.into_string() {
+            Ok(argument) => given.push(argument),
+            Err(argument) => {
+                eprintln!("an argument is not valid UTF-8: {argument:?}");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let config = match config::parse(&given, environment) {
+        Ok(Action::Run(config)) => *config,
+        Ok(Action::Print(text)) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(error.exit_code);
+        }
+    };
+    let writer = match log::open(config.log_level, config.log_format, &config.log_outputs) {
+        Ok(writer) => writer,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(1);
+        }
+    };
+    let logging =
+        std::thread::Builder::new().name("log-lines".to_string()).spawn(move || writer.run());
+    let logging = match logging {
+        Ok(logging) => logging,
+        Err(error) => {
+            eprintln!("cannot start a thread: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    // A thread that panics leaves the others with half a member: better stopped than wrong.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        log!(Panic, "a thread has panicked", "panic" => panic.to_string());
+        log::flush(Duration::from_secs(1));
+        std::process::abort();
+    }));
+    let code = serve(config);
+    log::close();
+    drop(logging.join());
+    code
+}
+
+/// Starts a member and waits for a signal.
+fn serve(config: Config) -> ExitCode {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    // Taken before the start, so that a signal during a long recovery is not lost.
+    let mut signals = match signal_hook::iterator::Signals::new([SIGINT, SIGTERM]) {
+        Ok(signals) => signals,
+        Err(error) => {
+            eprintln!("cannot take signals: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    let member = match Member::start(config) {
+        Ok(member) => member,
+        Err(error) => {
+            log!(Fatal, "the member does not start", "error" => error.to_string());
+            eprintln!("{error}");
+            return ExitCode::from(1);
+        }
+    };
+    let mut coming = signals.forever();
+    let signal = coming.next();
+    log!(Info, "received signal; shutting down", "signal" => signal.map_or(0_u32, |s| s as u32));
+    let ending = std::thread::Builder::new().name("end".to_string()).spawn(move || {
+        member.stop();
+    });
+    // The next signal forces the end; so does the thread when it is done.
+    let handle = signals.handle();
+    let forced = std::thread::Builder::new().name("force".to_string()).spawn(move || {
+        for signal in signals.forever() {
+            log!(Warn, "received a second signal; ending at once", "signal" => signal as u32);
+            log::flush(Duration::from_millis(200));
+            std::process::exit(1);
+        }
+    });
+    let clean = ending.is_ok_and(|ending| ending.join().is_ok()) && forced.is_ok();
+    handle.close();
+    match clean {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(1),
+    }
+}
+
+/// Why a member does not start: one sentence that says what to do.
+#[derive(Debug)]
+pub struct StartError(pub String);
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+impl std::error::Error for StartError {}
+
+/// A running member.
+pub struct Member {
+    /// What its threads share.
+    pub node: Arc<Node>,
+    client_addresses: Vec<SocketAddr>,
+    peer_addresses: Vec<SocketAddr>,
+    acceptor: (Arc<tokio::sync::Notify>, JoinHandle<()>),
+    shards: Vec<JoinHandle<()>>,
+    replica: JoinHandle<()>,
+    workers: Vec<JoinHandle<()>>,
+    peers: JoinHandle<()>,
+}
+
+impl Member {
+    /// Binds, recovers, makes the threads. Clients are served once the member is part of a cluster with a leader.
+    pub fn start(config: Config) -> Result<Member, StartError> {
+        for (what, which) in &config.warnings {
+            log!(Warn, what, "name" => which);
+        }
+        log!(
+            Info, "starting",
+            "version" => config::SERVER_VERSION,
+            "name" => &config.name,
+            "data-dir" => config.data_dir.display().to_string(),
+            "listen-client-urls" => urls(&config.listen_client_urls),
+            "advertise-client-urls" => urls(&config.advertise_client_urls),
+            "listen-peer-urls" => urls(&config.listen_peer_urls),
+            "initial-advertise-peer-urls" => urls(&config.initial_advertise_peer_urls)
+        );
+        let peer_listeners = bind(&config.listen_peer_urls)?;
+        let client_listeners = bind(&config.listen_client_urls)?;
+        prepare_directory(&config.data_dir)?;
+
+        let vfs: Arc<dyn Vfs> = Arc::new(vfs::os::Os);
+        let (identity, bootstrap) = begin(&vfs, &config)?;
+        let start_ms =
+            SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let shards = std::thread::available_parallelism()
+            .map_or(1, |cores| cores.get().min(usize::from(replica::SHARDS_MAX)))
+            as u8;
+        let opened =
+            replica::open(vfs, replica_config(&config, identity, shards, start_ms), bootstrap)
+                .map_err(|error| StartError(error.to_string()))?;
+        for sentence in &opened.found {
+            log!(Warn, "found and mended at the start", "what" => sentence);
+        }
+        log!(
+            Info, "starting local member",
+            "local-member-id" => format!("{:x}", identity.node_id),
+            "cluster-id" => format!("{:x}", identity.cluster_id),
+            "applied-index" => opened.view.applied().0,
+            "shards" => u32::from(shards)
+        );
+
+        let node = Arc::new(Node {
+            identity,
+            view: opened.view,
+            metrics: Metrics::default(),
+            replica: ReplicaInbox::default(),
+            shards: (0..shards).map(|_| Mailbox::default()).collect(),
+            reads: Inbox::default(),
+            log: Inbox::default(),
+            apply: Inbox::default(),
+            flush: Inbox::default(),
+            peers: PeerInbox::default(),
+            peer_table: PeerTable::default(),
+            started: Instant::now(),
+            leader_since_ms: std::sync::atomic::AtomicU64::new(0),
+            config,
+        });
+        let client_addresses = addresses(&client_listeners)?;
+        let peer_addresses = addresses(&peer_listeners)?;
+
+        let mut workers = Vec::new();
+        let (mut log, mut apply, mut flush) = (opened.log, opened.apply, opened.flush);
+        workers.push(thread("log", &node, move |node| {
+            while let Some(jobs) = node.log.take() {
+                let began = Instant::now();
+                let done = log.run(jobs);
+                node.metrics.wal_fsync.observe(began.elapsed());
+                if let Some(completion) = done.completion {
+                    node.replica.done(completion);
+                }
+                if !done.messages.is_empty() {
+                    node.peers.put(PeerEvent::Messages(done.messages));
+                }
+            }
+        })?);
+        workers.push(thread("apply", &node, move |node| {
+            while let Some(jobs) = node.apply.take() {
+                let done = apply.run(jobs);
+                // The lease clock must know a lease before the client that it was granted to does.
+                if let Some(completion) = done.completion {
+                    node.replica.done(completion);
+                }
+                for news in done.shards {
+                    node.tell(news.shard, ShardEvent::Applied(Box::new(news)));
+                }
+            }
+        })?);
+        workers.push(thread("flush", &node, move |node| {
+            while let Some(jobs) = node.flush.take() {
+                let began = Instant::now();
+                let done = flush.run(jobs);
+                node.metrics.backend_commit.observe(began.elapsed());
+                if let Some(completion) = done.completion {
+                    node.replica.done(completion);
+                }
+            }
+        })?);
+        for number in 0..READ_THREADS {
+            let mut reads = opened.reads.clone();
+            workers.push(thread(&format!("read-{number}"), &node, move |node| {
+                while let Some(task) = node.reads.take_one() {
+                    match task {
+                        ReadTask::Run(run) => run(),
+                        ReadTask::Replica(job) => {
+                            if let Some(completion) = reads.run(vec![job]).completion {
+                                node.replica.done(completion);
+                            }
+                        }
+                    }
+                }
+            })?);
+        }
+
+        let shards = (0..shards)
+            .map(|number| {
+                thread(&format!("shard-{number}"), &node, move |node| {
+                    let shard = replica::Shard(number);
+                    on_own_runtime(async {
+                        let shard = Shard::new(node, shard, start_ms);
+                        if number == 0 {
+                            tokio::task::spawn_local(steward::run(shard.clone()));
+                        }
+                        shard.run(DRAIN_PATIENCE).await;
+                    });
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let peers = thread("peers", &node, move |node| alone(&node, peer_listeners))?;
+        let replica = opened.replica;
+        let replica = thread("replica", &node, move |node| drive(&node, replica))?;
+
+        let stop = Arc::new(tokio::sync::Notify::new());
+        let stopped = stop.clone();
+        let acceptor = thread("acceptor", &node, move |node| {
+            on_own_runtime(async {
+                tokio::select! {
+                    () = stopped.notified() => {}
+                    () = accept(node.clone(), client_listeners) => {}
+                }
+            });
+        })?;
+        Ok(Member {
+            node,
+            client_addresses,
+            peer_addresses,
+            acceptor: (stop, acceptor),
+            shards,
+            replica,
+            workers,
+            peers,
+        })
+    }
+
+    /// Where clients are served; with the ports that the system has chosen for port 0.
+    pub fn client_addresses(&self) -> &[SocketAddr] {
+        &self.client_addresses
+    }
+
+    /// Where other members are served.
+    pub fn peer_addresses(&self) -> &[SocketAddr] {
+        &self.peer_addresses
+    }
+
+    /// Ends in order: no new connections, GOAWAY and a short time to finish, leadership handed over, everything
+    /// applied written out, threads joined.
+    pub fn stop(self) {
+        let (stop, acceptor) = self.acceptor;
+        stop.notify_one();
+        join("acceptor", acceptor);
+        self.node.tell_all(|| ShardEvent::Stop);
+        self.shards.into_iter().for_each(|shard| join("shard", shard));
+        self.node.replica.put(Input::Stop);
+        join("replica", self.replica);
+        self.node.log.close();
+        self.node.apply.close();
+        self.node.flush.close();
+        self.node.reads.close();
+        self.workers.into_iter().for_each(|worker| join("worker", worker));
+        self.node.peers.put(PeerEvent::Stop);
+        join("peers", self.peers);
+        log!(Info, "closed the member", "name" => &self.node.config.name);
+    }
+}
+
+fn join(name: &str, thread: JoinHandle<()>) {
+    if thread.join().is_err() {
+        log!(Error, "a thread ended by a panic", "thread" => name);
+    }
+}
+
+fn thread(
+    name: &str,
+    node: &Arc<Node>,
+    run: impl FnOnce(Arc<Node>) + Send + 'static,
+) -> Result<JoinHandle<()>, StartError> {
+    let node = node.clone();
+    std::thread::Builder::new()
+        .name(name.to_string())
+        .spawn(move || run(node))
+        .map_err(|error| StartError(format!("cannot start the thread {name}: {error}")))
+}
+
+/// A current-thread runtime of one's own, with a local set.
+pub fn on_own_runtime(future: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("epoll and a timer are all that a runtime needs");
+    tokio::task::LocalSet::new().block_on(&runtime, future);
+}
+
+/// How the member begins: with the data that lies there, whatever the flags say; else as a founder.
+fn begin(vfs: &Arc<dyn Vfs>, config: &Config) -> Result<(Identity, Bootstrap), StartError> {
+    let found = replica::identity(&**vfs, &config.data_dir, config.wal_dir.as_deref())
+        .map_err(|error| StartError(error.to_string()))?;
+    if let Some(identity) = found {
+        log!(Info, "restarting from the data directory", "data-dir" => config.data_dir.display().to_string());
+        return Ok((identity, Bootstrap::Restart));
+    }
+    let (identity, founders) = identity::of(config).map_err(StartError)?;
+    match config.initial_cluster_state {
+        ClusterState::New => Ok((identity, Bootstrap::New(founders))),
+        ClusterState::Existing => Err(StartError(
+            "joining an existing cluster is not yet supported; start with --initial-cluster-state=new".to_string(),
+        )),
+    }
+}
+
+fn replica_config(
+    config: &Config,
+    identity: Identity,
+    shards: u8,
+    start_ms: u64,
+) -> replica::Config {
+    let mut made = replica::Config::new(identity, config.data_dir.clone());
+    made.wal_dir = config.wal_dir.clone();
+    made.shards = shards;
+    made.tick_ms = config.heartbeat_interval.as_millis() as u64;
+    made.election_ticks = config.election_ticks() as u32;
+    made.pre_vote = config.pre_vote;
+    made.max_request_bytes = config.max_request_bytes;
+    made.snapshot_count = config.snapshot_count;
+    made.snapshot_catchup_entries = config.snapshot_catchup_entries;
+    made.sync = !config.unsafe_no_fsync;
+    // Members that start together must not campaign together.
+    made.seed = start_ms ^ identity.node_id.rotate_left(17) ^ u64::from(std::process::id());
+    made.start_ms = start_ms;
+    made
+}
+
+fn urls(urls: &[Url]) -> Vec<String> {
+    urls.iter().map(|url| url.as_str().to_string()).collect()
+}
+
+fn prepare_directory(path: &Path) -> Result<(), StartError> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
+        StartError(format!("cannot create the data directory {}: {error}", path.display()))
+    })?;
+    let mode = std::fs::metadata(path)
+        .map_err(|error| {
+            StartError(format!("cannot read the data directory {}: {error}", path.display()))
+        })?
+        .permissions()
+        .mode();
+    if mode & 0o077 != 0 {
+        log!(
+            Warn, "check file permission",
+            "path" => path.display().to_string(),
+            "mode" => format!("{:o}", mode & 0o777),
+            "wanted" => "700"
+        );
+    }
+    Ok(())
+}
+
+/// Listens on all URLs, or says which port is taken.
+fn bind(urls: &[Url]) -> Result<Vec<TcpListener>, StartError> {
+    urls.iter()
+        .map(|url| {
+            let failed = |error: io::Error| {
+                let hint = match error.kind() {
+                    io::ErrorKind::AddrInUse => "; is another member running there?",
+                    _ => "",
+                };
+                StartError(format!("cannot listen on {url}: {error}{hint}"))
+            };
+            let mut addresses = url.socket_addresses().map_err(failed)?;
+            // `localhost` is both; like Go we listen on the first IPv4 address.
+            addresses.sort_by_key(|address| !address.is_ipv4());
+            let address = *addresses.first().ok_or_else(|| {
+                failed(io::Error::new(io::ErrorKind::NotFound, "the host has no address"))
+            })?;
+            listen(address).map_err(failed)
+        })
+        .collect()
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // A restart must not wait for the last life's connections to be forgotten.
+    socket.set_reuse_address(true)?;
+    if address.ip().is_unspecified() && address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+fn addresses(listeners: &[TcpListener]) -> Result<Vec<SocketAddr>, StartError> {
+    listeners
+        .iter()
+        .map(|listener| {
+            listener
+                .local_addr()
+                .map_err(|error| StartError(format!("a listener has no address: {error}")))
+        })
+        .collect()
+}
+
+/// Deals connections out to the shards, in turn, once the member is ready.
+async fn accept(node: Arc<Node>, listeners: Vec<TcpListener>) {
+    steward::until_ready(&node).await;
+    log!(Info, "ready to serve client requests", "name" => &node.config.name);
+    for url in &node.config.listen_client_urls {
+        log!(
+            Warn, "serving client traffic insecurely; this is strongly discouraged!",
+            "address" => url.as_str().trim_start_matches("http://")
+        );
+    }
+    let mut tasks = tokio::task::JoinSet::new();
+    for listener in listeners {
+        match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => drop(tasks.spawn_local(accept_on(node.clone(), listener))),
+            Err(error) => log!(Error, "a listener failed", "error" => error.to_string()),
+        }
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+async fn accept_on(node: Arc<Node>, listener: tokio::net::TcpListener) {
+    let mut next = 0;
+    loop {
+        let accepted = listener.accept().await.and_then(|(tcp, _)| tcp.into_std());
+        match accepted {
+            Ok(tcp) => {
+                let shard = &node.shards[next % node.shards.len()];
+                next += 1;
+                match shard.len() < ACCEPTED_MAX {
+                    true => shard.put(ShardEvent::Connection(tcp)),
+                    false => log!(Warn, "a connection was refused: the shard does not keep up"),
+                }
+            }
+            // Out of descriptors, most likely: the pending connection stays, so trying at once would spin.
+            Err(error) => {
+                log!(Warn, "a connection could not be accepted", "error" => error.to_string());
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// The peers' thread of a member that has none: it keeps the peer port taken and drops what is addressed to
+/// nobody.
+fn alone(node: &Arc<Node>, listeners: Vec<TcpListener>) {
+    on_own_runtime(std::future::poll_fn(|cx| {
+        let events = node.peers.take(cx.waker());
+        match events.iter().any(|event| matches!(event, PeerEvent::Stop)) {
+            true => std::task::Poll::Ready(()),
+            false => std::task::Poll::Pending,
+        }
+    }));
+    drop(listeners);
+}
+
+/// The replica's thread: inputs in, one output per turn out, and the clock's ticks.
+fn drive(node: &Arc<Node>, mut replica: Replica) {
+    let interval = node.config.heartbeat_interval;
+    let mut next_tick = Instant::now() + interval;
+    let mut leader: Option<NodeId> = None;
+    let mut deadline: Option<Instant> = None;
+    pass_on(node, replica.output(), &mut leader);
+    loop {
+        let (inputs, fed) = node.replica.take(next_tick, replica.takes_proposals());
+        for shard in 0..node.shards.len() {
+            if fed & (1 << shard) != 0 {
+                node.shards[shard].put(ShardEvent::Room);
+            }
+        }
+        for input in inputs {
+            if matches!(input, Input::Stop) {
+                deadline = Some(Instant::now() + STOP_PATIENCE);
+            }
+            replica.handle(input);
+        }
+        let now = Instant::now();
+        if now >= next_tick {
+            let late = now.duration_since(next_tick).as_nanos() / interval.as_nanos().max(1);
+            let elapsed = (late as u32).saturating_add(1);
+            replica.handle(Input::Tick { elapsed });
+            next_tick += interval * elapsed;
+        }
+        if pass_on(node, replica.output(), &mut leader) {
+            return;
+        }
+        if deadline.is_some_and(|deadline| now >= deadline) {
+            log!(Warn, "the replica did not end in time; what is applied is in the log");
+            return;
+        }
+    }
+}
+
+/// Hands one turn's decisions to those who carry them out. True if the replica has stopped.
+fn pass_on(node: &Arc<Node>, output: Output, leader: &mut Option<NodeId>) -> bool {
+    if !output.messages.is_empty() {
+        node.peers.put(PeerEvent::Messages(output.messages));
+    }
+    node.log.put_all(output.log);
+    node.apply.put_all(output.apply);
+    node.flush.put_all(output.flush);
+    node.reads.put_all(output.reads.into_iter().map(ReadTask::Replica).collect());
+    for (shard, answers) in output.answers {
+        node.tell(shard, ShardEvent::Answers(answers));
+    }
+    for snapshot in output.snapshots {
+        node.peers.put(PeerEvent::Snapshot(Box::new(snapshot)));
+    }
+    if !output.peer_answers.is_empty() {
+        node.peers.put(PeerEvent::LeaseAnswers(output.peer_answers));
+    }
+    let mut stopped = false;
+    for notice in output.notices {
+        stopped |= on_notice(node, notice, leader);
+    }
+    stopped
+}
+
+fn on_notice(node: &Arc<Node>, notice: Notice, leader: &mut Option<NodeId>) -> bool {
+    match notice {
+        Notice::Leader { leader: now, term } => {
+            let before = leader.replace(now);
+            if before != Some(now) {
+                log!(
+                    Info, "leader changed",
+                    "leader" => format!("{now:x}"),
+                    "term" => term.0,
+                    "local-member-id" => format!("{:x}", node.identity.node_id)
+                );
+                if now != raft::NONE {
+                    node.metrics.leader_changes.add(1);
+                    node.leader_since_ms.store(node.now_ms(), Ordering::Relaxed);
+                }
+            }
+            node.tell_all(|| ShardEvent::Leader);
+        }
+        Notice::Ready => log!(Info, "everything committed is applied"),
+        Notice::Membership(_) => node.peers.put(PeerEvent::Membership),
+        Notice::Removed => fatal(
+            "the member has been permanently removed from the cluster; start a new one with an empty data directory",
+        ),
+        Notice::SnapshotInstalled { index, term } => {
+            log!(Info, "installed a snapshot", "index" => index.0, "term" => term.0);
+        }
+        Notice::LogReleased { index } => {
+            log!(Info, "released files of the log", "index" => index.0)
+        }
+        Notice::Stopped => return true,
+        Notice::Fatal(failure) => fatal(&failure.to_string()),
+    }
+    false
+}
+
+/// Ends the process with a plain message: nothing that has failed under the log or the store is tried again.
+fn fatal(why: &str) -> ! {
+    log!(Fatal, "the member ends", "error" => why);
+    log::flush(Duration::from_secs(1));
+    eprintln!("{why}");
+    std::process::exit(1);
+}

@@ -1,0 +1,540 @@
+//! A shard: one thread's connections, and everything that waits on their behalf.
+//!
+//! A shard shares nothing with the others but the [`Node`]. Within a turn requests are served or gathered; at
+//! its end all proposals leave as one batch and all reads ask for one read index. What comes back, comes back
+//! in batches through the shard's mailbox.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::net::TcpStream;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use replica::{
+    Answer, Lane, Proposal, Proposals, ReadBatch, ReadWaits, Refusal, ToShard, View, Waiters,
+};
+use state_machine::{Caller, Command, Error, Header, Reply, Request, RequestId};
+use tokio::sync::Notify;
+
+use crate::grpc::{Call, Question, Read, WatchHub};
+use crate::handle::{Node, ReadOutcome, ReadTask, ShardEvent};
+use crate::log;
+use crate::serve::connection;
+use crate::serve::limits::{CONNECTIONS_PER_SHARD, READS_PER_SHARD, WAITERS_PER_SHARD};
+use crate::serve::socket::Handle;
+use crate::serve::status::{Code, Status};
+use crate::serve::stream::{self, Outgoing, Ready, Responder};
+
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(50);
+
+/// The connections of a shard that speak HTTP/2, so that all can be told that the member ends.
+#[derive(Default)]
+pub struct Seats {
+    taken: HashMap<u64, Arc<Ready>>,
+    next: u64,
+}
+
+impl Seats {
+    /// Takes a seat.
+    pub fn sit(&mut self, ready: Arc<Ready>) -> u64 {
+        self.next += 1;
+        self.taken.insert(self.next, ready);
+        self.next
+    }
+    /// Leaves it.
+    pub fn leave(&mut self, seat: u64) {
+        self.taken.remove(&seat);
+    }
+}
+
+/// Who waits for a proposal's reply.
+pub struct Waiting {
+    /// The way back; `None` for what the member proposed itself.
+    pub respond: Option<Responder>,
+    /// When it began, by `Node::now_ms`.
+    pub started_ms: u64,
+    /// Whether the deadline is the client's own.
+    pub client_deadline: bool,
+}
+
+/// One shard. Everything in it belongs to its thread; the cells are borrowed for a statement at a time.
+pub struct Shard {
+    /// The member.
+    pub node: Arc<Node>,
+    /// This shard's number.
+    pub number: replica::Shard,
+    /// This thread's look at the member.
+    pub view: View,
+    /// The process ends: nothing new is taken.
+    pub stopping: Cell<bool>,
+    /// HTTP/2 connections.
+    pub connections: RefCell<Seats>,
+    /// All connections, of either protocol.
+    open: Cell<usize>,
+    waiters: RefCell<Waiters<Waiting>>,
+    reads: RefCell<ReadWaits<Read>>,
+    proposals: RefCell<Vec<Proposal>>,
+    /// Reads that met a taken index: they are served at the end of the turn.
+    busy: RefCell<Vec<Read>>,
+    /// Lease questions under way, by token.
+    pub questions: RefCell<HashMap<u64, Question>>,
+    /// Reads under way on read threads, by token.
+    cold: RefCell<HashMap<u64, Responder>>,
+    next_token: Cell<u64>,
+    /// Something was gathered in this turn.
+    gathered: Notify,
+    /// The replica's inbox was full at the end of the last turn.
+    crowded: Cell<bool>,
+    held: RefCell<Vec<Handle>>,
+    scratch: RefCell<BytesMut>,
+    /// Open streams that want to end when there is no leader.
+    leader_streams: RefCell<Vec<Weak<RefCell<Outgoing>>>>,
+    /// Since when there is none, by `Node::now_ms`.
+    leaderless_ms: Cell<Option<u64>>,
+    /// This shard's watchers.
+    pub watches: RefCell<WatchHub>,
+}
+
+impl Shard {
+    /// A shard that serves nobody yet.
+    pub fn new(node: Arc<Node>, number: replica::Shard, start_ms: u64) -> Rc<Shard> {
+        let view = node.view.clone();
+        let member = node.identity.node_id;
+        Rc::new(Shard {
+            number,
+            view,
+            stopping: Cell::new(false),
+            connections: RefCell::default(),
+            open: Cell::new(0),
+            waiters: RefCell::new(Waiters::new(member, number, start_ms, WAITERS_PER_SHARD)),
+            reads: RefCell::new(ReadWaits::new(READS_PER_SHARD)),
+            proposals: RefCell::default(),
+            busy: RefCell::default(),
+            questions: RefCell::default(),
+            cold: RefCell::default(),
+            next_token: Cell::new(0),
+            gathered: Notify::new(),
+            crowded: Cell::new(false),
+            held: RefCell::default(),
+            scratch: RefCell::new(BytesMut::with_capacity(64 << 10)),
+            leader_streams: RefCell::default(),
+            leaderless_ms: Cell::new(None),
+            watches: RefCell::new(WatchHub::new(&node.config)),
+            node,
+        })
+    }
+
+    /// The shard's life, on its thread's local set: it returns when it was told to stop and its connections are
+    /// gone, or `patience` is over.
+    pub async fn run(self: Rc<Shard>, patience: Duration) {
+        let turns = tokio::task::spawn_local(self.clone().turns());
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut stopped_ms = None;
+        loop {
+            let events = poll_fn(|cx| {
+                let events = self.node.shards[usize::from(self.number.0)].take(cx.waker());
+                match events.is_empty() {
+                    false => Poll::Ready(events),
+                    true => tick.poll_tick(cx).map(|_| Vec::new()),
+                }
+            })
+            .await;
+            match events.is_empty() {
+                true => self.on_tick(),
+                false => events.into_iter().for_each(|event| self.on_event(event)),
+            }
+            if self.stopping.get() {
+                let since = *stopped_ms.get_or_insert(self.now_ms());
+                let patient = self.now_ms() - since < patience.as_millis() as u64;
+                if self.open.get() == 0 || !patient {
+                    break;
+                }
+            }
+        }
+        turns.abort();
+    }
+
+    /// Ends each turn: this task was woken by the first request that gathered something, and so runs after all
+    /// connections that were ready then.
+    async fn turns(self: Rc<Shard>) {
+        loop {
+            self.gathered.notified().await;
+            self.end_turn();
+            let busy = std::mem::take(&mut *self.busy.borrow_mut());
+            busy.into_iter().for_each(|read| read.serve_with(&self, mvcc::Effort::Now));
+        }
+    }
+
+    fn end_turn(&self) {
+        let list = std::mem::take(&mut *self.proposals.borrow_mut());
+        if !list.is_empty() {
+            match self.node.replica.propose(Proposals { shard: self.number, list }) {
+                Ok(()) => self.crowded.set(false),
+                Err(batch) => {
+                    // What has come since stands behind it.
+                    let mut proposals = self.proposals.borrow_mut();
+                    let newer = std::mem::replace(&mut *proposals, batch.list);
+                    proposals.extend(newer);
+                    self.crowded.set(true);
+                }
+            }
+        }
+        if let Some(batch) = self.reads.borrow_mut().batch() {
+            self.node.replica.read_index(ReadBatch { shard: self.number, batch });
+        }
+    }
+
+    fn on_event(self: &Rc<Shard>, event: ShardEvent) {
+        match event {
+            ShardEvent::Connection(tcp) => self.on_connection(tcp),
+            ShardEvent::Answers(answers) => {
+                answers.into_iter().for_each(|answer| self.on_answer(answer))
+            }
+            ShardEvent::Applied(applied) => self.on_applied(*applied),
+            ShardEvent::Read { token, outcome } => match outcome {
+                ReadOutcome::Answer(answer) => {
+                    let waiting = self.cold.borrow_mut().remove(&token);
+                    match (waiting, answer) {
+                        (Some(respond), Ok(message)) => respond.reply(message),
+                        (Some(respond), Err(status)) => respond.fail(&status),
+                        (None, _) => {}
+                    }
+                }
+                ReadOutcome::Watch(brought) => WatchHub::on_brought(self, token, brought),
+            },
+            ShardEvent::Forwarded { token, result } => Question::on_forwarded(self, token, result),
+            ShardEvent::Room => {
+                self.end_turn();
+                if !self.crowded.get() {
+                    self.held.borrow_mut().drain(..).for_each(|socket| socket.hold(false));
+                }
+            }
+            ShardEvent::Leader => Question::on_leader(self),
+            ShardEvent::Stop => {
+                self.stopping.set(true);
+                for ready in self.connections.borrow().taken.values() {
+                    ready.task.wake();
+                }
+            }
+        }
+    }
+
+    fn on_connection(self: &Rc<Shard>, tcp: TcpStream) {
+        if self.stopping.get() {
+            return;
+        }
+        if self.open.get() >= CONNECTIONS_PER_SHARD {
+            log!(Warn, "a connection was refused: too many are open", "limit" => CONNECTIONS_PER_SHARD);
+            return;
+        }
+        let tcp = match tokio::net::TcpStream::from_std(tcp) {
+            Ok(tcp) => tcp,
+            Err(error) => {
+                log!(Warn, "a connection could not be taken", "error" => error.to_string());
+                return;
+            }
+        };
+        self.open.set(self.open.get() + 1);
+        let shard = self.clone();
+        tokio::task::spawn_local(async move {
+            connection::serve(shard.clone(), tcp).await;
+            shard.open.set(shard.open.get() - 1);
+        });
+    }
+
+    fn on_answer(self: &Rc<Shard>, answer: Answer) {
+        match answer {
+            Answer::Refused { id, why } => {
+                let waiting = self.waiters.borrow_mut().take(id);
+                if let Some(Waiting { respond: Some(respond), started_ms, .. }) = waiting {
+                    self.node.metrics.proposals_pending.leave(1);
+                    self.node.metrics.proposals_failed.add(1);
+                    respond.fail(&self.refusal(why, started_ms));
+                }
+            }
+            Answer::Read { batch, result: Ok(index) } => {
+                self.reads.borrow_mut().confirmed(batch, index);
+                // Flag first, index second: apply publishes first and looks at the flag second.
+                self.view.set_waiting(self.number, true);
+                self.serve_applied_reads(self.view.applied());
+            }
+            Answer::Read { batch, result: Err(why) } => {
+                let refused = self.reads.borrow_mut().refused(batch);
+                self.node.metrics.read_indexes_failed.add(refused.len() as u64);
+                for read in refused {
+                    let status = self.refusal(why, read.started_ms());
+                    read.fail(&status);
+                }
+            }
+            Answer::Lease(answer) => Question::on_answer(self, &answer),
+            Answer::Transferred { .. } => {}
+        }
+    }
+
+    fn on_applied(self: &Rc<Shard>, applied: ToShard) {
+        WatchHub::on_batches(self, &applied.batches, applied.exchanged);
+        for reply in applied.replies {
+            let waiting = self.waiters.borrow_mut().take(reply.id);
+            let Some(Waiting { respond: Some(respond), .. }) = waiting else { continue };
+            self.node.metrics.proposals_pending.leave(1);
+            match reply.result {
+                Ok(answer) => {
+                    self.node.metrics.count(&answer);
+                    let header = Header {
+                        revision: reply.revision,
+                        raft_term: reply.term.0,
+                        ..self.header()
+                    };
+                    respond.reply(self.message(|out| answer.encode(&header, out)));
+                }
+                Err(error) => respond.fail(&error.into()),
+            }
+        }
+        self.serve_applied_reads(applied.applied);
+    }
+
+    fn serve_applied_reads(self: &Rc<Shard>, applied: raft::Index) {
+        let ready = self.reads.borrow_mut().applied(applied);
+        if !self.reads.borrow().waits_for_apply() {
+            self.view.set_waiting(self.number, false);
+        }
+        ready.into_iter().for_each(|read| read.serve(self));
+    }
+
+    fn on_tick(self: &Rc<Shard>) {
+        let now = self.now_ms();
+        let expired = self.waiters.borrow_mut().expired(now);
+        for (_, waiting) in expired {
+            if let Some(respond) = waiting.respond {
+                self.node.metrics.proposals_pending.leave(1);
+                self.node.metrics.proposals_failed.add(1);
+                respond.fail(&self.timed_out(waiting.started_ms, waiting.client_deadline));
+            }
+        }
+        let expired = self.reads.borrow_mut().expired(now);
+        for read in expired {
+            let status = self.timed_out(read.started_ms(), read.client_deadline());
+            read.fail(&status);
+        }
+        Question::on_tick(self, now);
+        WatchHub::on_tick(self, now);
+        self.end_leaderless_streams(now);
+        // A safety net for a wake that was lost to a full inbox: `Room` normally does this.
+        if self.crowded.get() {
+            self.on_event(ShardEvent::Room);
+        }
+    }
+
+    /// Ends the streams that asked for it once there was no leader for three election timeouts.
+    fn end_leaderless_streams(&self, now_ms: u64) {
+        if self.view.leader() != raft::NONE {
+            return self.leaderless_ms.set(None);
+        }
+        let since = self.leaderless_ms.get().unwrap_or(now_ms);
+        self.leaderless_ms.set(Some(since));
+        if now_ms - since >= 3 * self.node.config.election_timeout.as_millis() as u64 {
+            for stream in self.leader_streams.borrow_mut().drain(..) {
+                if let Some(out) = stream.upgrade() {
+                    out.borrow_mut().finish(Error::NoLeader.into());
+                }
+            }
+        }
+    }
+
+    /// Remembers a stream that wants to end when there is no leader.
+    pub fn require_leader(&self, out: &Rc<RefCell<Outgoing>>) {
+        let mut streams = self.leader_streams.borrow_mut();
+        // Those that are over are swept out whenever their number may have doubled.
+        if streams.len() == streams.capacity() {
+            streams.retain(|stream| stream.strong_count() > 0);
+        }
+        streams.push(Rc::downgrade(out));
+    }
+
+    /// Puts a client's command on its way into the log.
+    pub fn propose(&self, call: &Call, request: Request, lane: Lane, respond: Responder) {
+        let waiting = Waiting {
+            respond: Some(respond),
+            started_ms: call.started_ms,
+            client_deadline: call.client_deadline,
+        };
+        let deadline = call.deadline_ms(&self.node.config);
+        let added = self.waiters.borrow_mut().add(waiting, deadline);
+        match added {
+            Ok(id) => {
+                self.node.metrics.proposals_pending.enter();
+                self.submit(id, request, lane);
+            }
+            Err(refused) => {
+                if let Some(respond) = refused.respond {
+                    respond.fail(&Error::TooManyRequests.into());
+                }
+            }
+        }
+    }
+
+    /// Puts a command of the member itself on its way; nobody waits for it.
+    pub fn propose_own(&self, request: Request) {
+        let id = self.waiters.borrow_mut().name();
+        self.submit(id, request, Lane::Ordinary);
+    }
+
+    fn submit(&self, id: RequestId, request: Request, lane: Lane) {
+        let command = Command { id, caller: Caller::default(), request };
+        self.proposals.borrow_mut().push(Proposal { id, data: command.encode(), lane });
+        self.gathered.notify_one();
+    }
+
+    /// A name that no other request of this shard has.
+    pub fn fresh_name(&self) -> RequestId {
+        self.waiters.borrow_mut().name()
+    }
+
+    /// Serves a linearizable read now, if this member need not ask anybody, or once it knows a read index.
+    pub fn read_linearizable(self: &Rc<Shard>, read: Read, deadline_ms: u64) {
+        if self.view.lone() {
+            return read.serve(self);
+        }
+        let refused = self.reads.borrow_mut().add(read, deadline_ms);
+        match refused {
+            Ok(()) => self.gathered.notify_one(),
+            Err(read) => read.fail(&Error::TooManyRequests.into()),
+        }
+    }
+
+    /// Serves a read once others had their turn.
+    pub fn serve_later(&self, read: Read) {
+        self.busy.borrow_mut().push(read);
+        self.gathered.notify_one();
+    }
+
+    /// Runs `read` on a read thread and answers with what it encodes.
+    pub fn read_cold(
+        &self,
+        respond: Responder,
+        read: impl FnOnce(&View) -> Result<Reply, Error> + Send + 'static,
+    ) {
+        let header = self.header();
+        self.read_cold_message(respond, move |view, out| {
+            read(view)?.encode(&header, out);
+            Ok(())
+        });
+    }
+
+    /// The same for an answer that is no [`Reply`]: `read` writes the message.
+    pub fn read_cold_message(
+        &self,
+        respond: Responder,
+        read: impl FnOnce(&View, &mut BytesMut) -> Result<(), Error> + Send + 'static,
+    ) {
+        if self.cold.borrow().len() >= READS_PER_SHARD {
+            return respond.fail(&Error::TooManyRequests.into());
+        }
+        let token = self.token();
+        self.cold.borrow_mut().insert(token, respond);
+        let (node, shard) = (self.node.clone(), self.number);
+        self.node.reads.put(ReadTask::Run(Box::new(move || {
+            let mut refused = None;
+            let message = stream::message(&mut BytesMut::new(), |out| {
+                refused = read(&node.view, out).err();
+            });
+            let answer = refused.map_or(Ok(message), |error| Err(error.into()));
+            node.tell(shard, ShardEvent::Read { token, outcome: ReadOutcome::Answer(answer) });
+        })));
+    }
+
+    /// A name for something under way elsewhere.
+    pub fn token(&self) -> u64 {
+        self.next_token.set(self.next_token.get() + 1);
+        self.next_token.get()
+    }
+
+    /// The header of an answer given now.
+    pub fn header(&self) -> Header {
+        Header {
+            cluster_id: self.node.identity.cluster_id,
+            member_id: self.node.identity.node_id,
+            revision: self.view.state.revision(),
+            raft_term: self.view.term().0,
+        }
+    }
+
+    /// Writes a gRPC message into the shard's buffer.
+    pub fn message(&self, encode: impl FnOnce(&mut BytesMut)) -> Bytes {
+        stream::message(&mut self.scratch.borrow_mut(), encode)
+    }
+
+    /// Milliseconds since the process started.
+    pub fn now_ms(&self) -> u64 {
+        self.node.now_ms()
+    }
+
+    /// How many proposals wait for their reply.
+    pub fn pending_proposals(&self) -> usize {
+        self.waiters.borrow().len()
+    }
+
+    /// Whether the replica had no room at the end of the last turn.
+    pub fn is_crowded(&self) -> bool {
+        self.crowded.get()
+    }
+
+    /// Keeps a socket until there is room.
+    pub fn wait_for_room(&self, socket: Handle) {
+        self.held.borrow_mut().push(socket);
+    }
+
+    /// What a refusal of the replica is to a client.
+    pub fn refusal(&self, why: Refusal, started_ms: u64) -> Status {
+        match why {
+            Refusal::TooManyRequests => Error::TooManyRequests.into(),
+            Refusal::TooLarge => Error::RequestTooLarge.into(),
+            Refusal::NoLeader => Error::NoLeader.into(),
+            Refusal::Dropped => Status::new(Code::Unknown, "raft proposal dropped"),
+            Refusal::LeaderChanged => Error::LeaderChanged.into(),
+            Refusal::TimedOut => self.timed_out(started_ms, false),
+            Refusal::NotLeader => Error::NotLeader.into(),
+            Refusal::BadTransferee => Error::BadLeaderTransferee.into(),
+            Refusal::Stopped => Error::Stopped.into(),
+        }
+    }
+
+    /// Why a request that began at `started_ms` was not done in time, as far as can be told: etcd's three texts.
+    pub fn timed_out(&self, started_ms: u64, client_deadline: bool) -> Status {
+        if client_deadline {
+            return Status::new(Code::DeadlineExceeded, "context deadline exceeded");
+        }
+        let elected_ms = self.node.leader_since_ms.load(std::sync::atomic::Ordering::Relaxed);
+        let election_ms = self.node.config.election_timeout.as_millis() as u64;
+        // The leader before this one was lost up to two elections before this one was known.
+        if elected_ms > started_ms && elected_ms.saturating_sub(2 * election_ms) < started_ms {
+            return Error::TimeoutDueToLeaderFail.into();
+        }
+        let leader = self.view.leader();
+        let own = self.node.identity.node_id;
+        let connected = match leader == own || leader == raft::NONE {
+            false => self.node.peer_table.connected_since(leader, started_ms),
+            true => {
+                let cluster = self.view.state.cluster();
+                let voters = cluster.members.values().filter(|member| !member.is_learner);
+                let total = voters.clone().count();
+                let here = voters
+                    .filter(|m| {
+                        m.id == own || self.node.peer_table.connected_since(m.id, started_ms)
+                    })
+                    .count();
+                here > total / 2
+            }
+        };
+        match connected {
+            true => Error::Timeout.into(),
+            false => Error::TimeoutDueToConnectionLost.into(),
+        }
+    }
+}

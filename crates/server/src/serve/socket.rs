@@ -1,0 +1,219 @@
+//! A TCP socket that keeps what is written to it until it is told to flush.
+//!
+//! h2 flushes whenever it finds nothing more to read, which would be a system call for every reply or two. So
+//! the socket that h2 is given only gathers, and the connection's task, at the end of its turn, calls
+//! [`Handle::poll_flush_now`]: one write for all that the turn has answered. Writes are not vectored, for then
+//! h2 would hand over each reply of 256 bytes or more in a slice and a system call of its own.
+//!
+//! The socket can also be held: a connection whose proposals the replica has no room for is not read until
+//! there is, so that its client's window, and not our memory, takes the pressure.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::serve::limits::CORK_BYTES;
+
+struct Inner {
+    tcp: TcpStream,
+    /// Read by whoever looked at the first bytes, and to be read again.
+    replay: Vec<u8>,
+    replayed: usize,
+    /// Written and not yet sent: `out[sent..]`.
+    out: Vec<u8>,
+    sent: usize,
+    corked: bool,
+    held: bool,
+    reader: Option<Waker>,
+}
+
+impl Inner {
+    /// Sends what was gathered.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.out.len() {
+            match Pin::new(&mut self.tcp).poll_write(cx, &self.out[self.sent..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(bytes)) => self.sent += bytes,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        self.out.clear();
+        self.sent = 0;
+        // A burst must not keep its memory for ever.
+        if self.out.capacity() > 2 * CORK_BYTES {
+            self.out = Vec::with_capacity(CORK_BYTES / 4);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What h2 or hyper reads from and writes to.
+pub struct Socket(Rc<RefCell<Inner>>);
+
+/// The connection's own hold on its socket.
+#[derive(Clone)]
+pub struct Handle(Rc<RefCell<Inner>>);
+
+/// Wraps a socket of which `first` has been read already. It starts uncorked.
+pub fn wrap(tcp: TcpStream, first: Vec<u8>) -> (Socket, Handle) {
+    let inner = Rc::new(RefCell::new(Inner {
+        tcp,
+        replay: first,
+        replayed: 0,
+        out: Vec::new(),
+        sent: 0,
+        corked: false,
+        held: false,
+        reader: None,
+    }));
+    (Socket(inner.clone()), Handle(inner))
+}
+
+impl Handle {
+    /// From now on only [`Handle::poll_flush_now`] sends (and a write beyond [`CORK_BYTES`]).
+    pub fn cork(&self) {
+        self.0.borrow_mut().corked = true;
+    }
+
+    /// Sends everything gathered.
+    pub fn poll_flush_now(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().poll_send(cx)
+    }
+
+    /// Stops or resumes reading.
+    pub fn hold(&self, held: bool) {
+        let mut inner = self.0.borrow_mut();
+        inner.held = held;
+        if let Some(reader) = inner.reader.take().filter(|_| !held) {
+            reader.wake();
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut inner = self.0.borrow_mut();
+        if inner.held {
+            inner.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        if inner.replayed < inner.replay.len() {
+            let rest = &inner.replay[inner.replayed..];
+            let taken = rest.len().min(buffer.remaining());
+            buffer.put_slice(&rest[..taken]);
+            inner.replayed += taken;
+            if inner.replayed == inner.replay.len() {
+                inner.replay = Vec::new();
+                inner.replayed = 0;
+            }
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut inner.tcp).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut inner = self.0.borrow_mut();
+        if inner.out.len() - inner.sent >= CORK_BYTES {
+            match inner.poll_send(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        inner.out.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.0.borrow_mut();
+        match inner.corked {
+            true => Poll::Ready(Ok(())),
+            false => inner.poll_send(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.0.borrow_mut();
+        match inner.poll_send(cx) {
+            Poll::Ready(Ok(())) => Pin::new(&mut inner.tcp).poll_shutdown(cx),
+            other => other,
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (client.unwrap(), accepted.unwrap().0)
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_corked_socket_sends_at_flush_and_not_before() {
+        let (mut client, server) = pair().await;
+        let (mut socket, handle) = wrap(server, Vec::new());
+        handle.cork();
+        socket.write_all(b"one").await.unwrap();
+        socket.flush().await.unwrap();
+        socket.write_all(b"two").await.unwrap();
+        assert_eq!(client.try_read(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        poll_fn(|cx| handle.poll_flush_now(cx)).await.unwrap();
+        let mut got = [0; 6];
+        client.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"onetwo");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_first_bytes_are_read_again_and_a_held_socket_is_not_read() {
+        let (mut client, server) = pair().await;
+        let (mut socket, handle) = wrap(server, b"PRI".to_vec());
+        client.write_all(b" * ").await.unwrap();
+        let mut got = [0; 6];
+        socket.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"PRI * ");
+
+        client.write_all(b"x").await.unwrap();
+        handle.hold(true);
+        let mut one = [0; 1];
+        {
+            let mut read = std::pin::pin!(socket.read_exact(&mut one));
+            poll_fn(|cx| {
+                assert!(read.as_mut().poll(cx).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+            handle.hold(false);
+            read.await.unwrap();
+        }
+        assert_eq!(&one, b"x");
+    }
+}

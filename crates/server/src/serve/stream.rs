@@ -1,0 +1,324 @@
+//! gRPC messages on h2 streams: reading them, answering a unary call, and the queue of a streaming one.
+//!
+//! ```text
+//!   message = | compressed: u8 = 0 | length: u32, big endian | bytes |
+//!   answer  = HEADERS (200, application/grpc)  DATA (message)*  HEADERS (grpc-status, grpc-message)
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures_util::task::AtomicWaker;
+use h2::server::SendResponse;
+use h2::{RecvStream, SendStream};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response};
+
+use crate::serve::limits::{SEND_BUFFER_BYTES, STREAM_QUEUE_BYTES};
+use crate::serve::status::{Code, Status};
+
+/// Bytes before each message.
+pub const PREFIX_BYTES: usize = 5;
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+
+/// Writes a message with its prefix; `scratch` is a buffer that is used again and again, so that answers share
+/// allocations.
+pub fn message(scratch: &mut BytesMut, encode: impl FnOnce(&mut BytesMut)) -> Bytes {
+    debug_assert!(scratch.is_empty(), "the last message was split off");
+    scratch.put_slice(&[0; PREFIX_BYTES]);
+    encode(scratch);
+    let length = (scratch.len() - PREFIX_BYTES) as u32;
+    scratch[1..PREFIX_BYTES].copy_from_slice(&length.to_be_bytes());
+    scratch.split().freeze()
+}
+
+/// The messages of a request.
+pub struct Body {
+    stream: RecvStream,
+    /// Received and not yet looked at.
+    chunk: Bytes,
+    /// The beginning of a message that spans several chunks; at most a prefix and `message_bytes_max`.
+    partial: BytesMut,
+    message_bytes_max: usize,
+    /// What `grpc-encoding` says, if it is not `identity`.
+    encoding: Option<String>,
+}
+
+impl Body {
+    /// Reads messages of at most `message_bytes_max` bytes from `stream`.
+    pub fn new(stream: RecvStream, message_bytes_max: usize, encoding: Option<String>) -> Body {
+        Body { stream, chunk: Bytes::new(), partial: BytesMut::new(), message_bytes_max, encoding }
+    }
+
+    /// The next message, `None` at the end. A message that lies in one frame is not copied.
+    pub fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Status>> {
+        loop {
+            if let Some(message) = self.take()? {
+                return Poll::Ready(Ok(Some(message)));
+            }
+            match self.stream.poll_data(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Ok(chunk))) => {
+                    // The window is given back at once: what is kept is bounded by the size of a message.
+                    drop(self.stream.flow_control().release_capacity(chunk.len()));
+                    self.chunk = chunk;
+                }
+                Poll::Ready(Some(Err(_))) => {
+                    return Poll::Ready(Err(Status::new(Code::Canceled, "context canceled")));
+                }
+                Poll::Ready(None) if self.partial.is_empty() => return Poll::Ready(Ok(None)),
+                Poll::Ready(None) => {
+                    return Poll::Ready(Err(Status::new(Code::Internal, "unexpected EOF")));
+                }
+            }
+        }
+    }
+
+    /// A message from what was received, if it is whole.
+    fn take(&mut self) -> Result<Option<Bytes>, Status> {
+        if self.partial.is_empty() && self.chunk.len() >= PREFIX_BYTES {
+            let end = PREFIX_BYTES + self.length(&self.chunk)?;
+            if self.chunk.len() >= end {
+                let message = self.chunk.slice(PREFIX_BYTES..end);
+                self.chunk.advance(end);
+                return Ok(Some(message));
+            }
+        }
+        while !self.chunk.is_empty() {
+            let end = match self.partial.len() < PREFIX_BYTES {
+                true => PREFIX_BYTES,
+                false => PREFIX_BYTES + self.length(&self.partial)?,
+            };
+            let taken = self.chunk.len().min(end - self.partial.len());
+            self.partial.extend_from_slice(&self.chunk[..taken]);
+            self.chunk.advance(taken);
+            if self.partial.len() >= PREFIX_BYTES {
+                let end = PREFIX_BYTES + self.length(&self.partial)?;
+                if self.partial.len() == end {
+                    return Ok(Some(
+                        std::mem::take(&mut self.partial).freeze().slice(PREFIX_BYTES..),
+                    ));
+                }
+                self.partial.reserve(end - self.partial.len());
+            }
+        }
+        Ok(None)
+    }
+
+    /// The length that a prefix tells, if such a message is read at all; texts and codes are grpc-go's.
+    fn length(&self, prefix: &[u8]) -> Result<usize, Status> {
+        let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
+        match (prefix[0], &self.encoding) {
+            (0, _) => {}
+            (1, None) => {
+                return Err(Status::new(
+                    Code::Internal,
+                    "grpc: compressed flag set with identity or empty encoding",
+                ));
+            }
+            (1, Some(encoding)) => {
+                return Err(Status::new(
+                    Code::Unimplemented,
+                    format!("grpc: Decompressor is not installed for grpc-encoding {encoding:?}"),
+                ));
+            }
+            (other, _) => {
+                return Err(Status::new(
+                    Code::Internal,
+                    format!("grpc: received unexpected payload format {other}"),
+                ));
+            }
+        }
+        match length > self.message_bytes_max {
+            true => Err(Status::new(
+                Code::ResourceExhausted,
+                format!(
+                    "grpc: received message larger than max ({length} vs. {})",
+                    self.message_bytes_max
+                ),
+            )),
+            false => Ok(length),
+        }
+    }
+}
+
+/// The way back to who made a unary call. It is used up by the answer; dropped without one, h2 resets the stream.
+pub struct Responder(pub SendResponse<Bytes>);
+
+impl Responder {
+    /// Answers with a message (see [`message`]).
+    pub fn reply(mut self, message: Bytes) {
+        let mut head = Response::new(());
+        head.headers_mut().insert(CONTENT_TYPE, GRPC);
+        // An error of any of these says that the client has gone, and with it who wants to know.
+        let sent = self.0.send_response(head, false).and_then(|mut stream| {
+            stream.send_data(message, false)?;
+            stream.send_trailers(Status::ok().trailers())
+        });
+        drop(sent);
+    }
+
+    /// Answers with a status alone.
+    pub fn fail(mut self, status: &Status) {
+        let mut head = Response::new(());
+        head.headers_mut().insert(CONTENT_TYPE, GRPC);
+        status.put_into(head.headers_mut());
+        drop(self.0.send_response(head, true));
+    }
+
+    /// Whether the client has reset the stream.
+    pub fn is_reset(&mut self) -> bool {
+        !matches!(self.0.poll_reset(&mut Context::from_waker(Waker::noop())), Poll::Pending)
+    }
+}
+
+/// The streams of one connection that something has happened to, so that its task looks at these alone.
+#[derive(Default)]
+pub struct Ready {
+    /// A std lock held for a push or a swap. It is `Sync` because wakers must be, not because threads share it.
+    keys: Mutex<Vec<usize>>,
+    /// The connection's task.
+    pub task: AtomicWaker,
+}
+
+impl Ready {
+    /// The streams to look at, each once.
+    pub fn take(&self) -> Vec<usize> {
+        std::mem::take(&mut *self.keys.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Wakes one stream of a connection.
+pub struct StreamWake {
+    key: usize,
+    queued: AtomicBool,
+    ready: Arc<Ready>,
+}
+
+impl StreamWake {
+    /// For the stream that the connection knows as `key`.
+    pub fn new(key: usize, ready: &Arc<Ready>) -> Arc<StreamWake> {
+        Arc::new(StreamWake { key, queued: AtomicBool::new(false), ready: ready.clone() })
+    }
+    /// Called before the stream is looked at: what happens from here on counts again.
+    pub fn looking(&self) {
+        self.queued.store(false, Ordering::Release);
+    }
+}
+
+impl Wake for StreamWake {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.queued.swap(true, Ordering::AcqRel) {
+            self.ready.keys.lock().unwrap_or_else(PoisonError::into_inner).push(self.key);
+        }
+        self.ready.task.wake();
+    }
+}
+
+/// The answers of a streaming call: a bounded queue before h2's own buffer.
+///
+/// Nobody waits for a slow reader: who has more to say than [`STREAM_QUEUE_BYTES`] asks [`Outgoing::is_full`]
+/// first and comes back when the connection's task calls its handler's `on_room`.
+pub struct Outgoing {
+    send: SendStream<Bytes>,
+    queue: VecDeque<Bytes>,
+    queued_bytes: usize,
+    end: Option<Status>,
+    closed: bool,
+    waker: Waker,
+}
+
+impl Outgoing {
+    /// Answers the call's head at once, so that clients which wait for it before they send go on.
+    pub fn open(mut respond: SendResponse<Bytes>, wake: &Arc<StreamWake>) -> Option<Outgoing> {
+        let mut head = Response::new(());
+        head.headers_mut().insert(CONTENT_TYPE, GRPC);
+        let send = respond.send_response(head, false).ok()?;
+        Some(Outgoing {
+            send,
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            end: None,
+            closed: false,
+            waker: Waker::from(wake.clone()),
+        })
+    }
+
+    /// Sends a message, or queues it behind others.
+    pub fn push(&mut self, message: Bytes) {
+        if self.closed || self.end.is_some() {
+            return;
+        }
+        self.queued_bytes += message.len();
+        self.queue.push_back(message);
+        self.pump();
+    }
+
+    /// Ends the call after all that is queued.
+    pub fn finish(&mut self, status: Status) {
+        if self.end.is_none() {
+            self.end = Some(status);
+            self.pump();
+            self.waker.wake_by_ref();
+        }
+    }
+
+    /// Whether nothing more should be pushed now.
+    pub fn is_full(&self) -> bool {
+        self.queued_bytes >= STREAM_QUEUE_BYTES
+    }
+
+    /// Whether the call is over: finished, reset, or its connection is gone.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Wakes the connection's task to look at this stream.
+    pub fn wake(&self) {
+        self.waker.wake_by_ref();
+    }
+
+    /// Hands to h2 what it takes. Called by the connection's task when h2 has room again.
+    pub fn pump(&mut self) {
+        let waker = self.waker.clone();
+        let cx = &mut Context::from_waker(&waker);
+        if self.closed {
+            return;
+        }
+        if self.send.poll_reset(cx).is_ready() {
+            return self.close();
+        }
+        while let Some(next) = self.queue.front() {
+            self.send.reserve_capacity(next.len().min(SEND_BUFFER_BYTES));
+            while self.send.capacity() == 0 {
+                match self.send.poll_capacity(cx) {
+                    Poll::Pending => return,
+                    Poll::Ready(Some(Ok(_))) => {}
+                    Poll::Ready(_) => return self.close(),
+                }
+            }
+            let next = self.queue.pop_front().expect("looked at above");
+            self.queued_bytes -= next.len();
+            if self.send.send_data(next, false).is_err() {
+                return self.close();
+            }
+        }
+        if let Some(status) = &self.end {
+            drop(self.send.send_trailers(status.trailers()));
+            self.close();
+        }
+    }
+
+    fn close(&mut self) {
+        self.closed = true;
+        self.queue.clear();
+        self.queued_bytes = 0;
+        self.waker.wake_by_ref();
+    }
+}
