@@ -29,6 +29,7 @@ mod pin;
 mod range;
 mod read;
 mod recovery;
+mod state;
 mod values;
 mod watch;
 mod write;
