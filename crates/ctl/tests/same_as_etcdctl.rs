@@ -295,7 +295,6 @@ fn watches_read_from_the_past() {
         "watch",
         "watch a --",
         "watch a b --prefix",
-        "watch w --rev=2 --prev-kv -- sh -c exit",
         "watch w --rev=2 -- false",
         "watch -i" < "frob\nwatch\n\n",
     ]);
