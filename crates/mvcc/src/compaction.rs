@@ -80,6 +80,13 @@ impl Keyspace {
         Ok(())
     }
 
+    /// At start: the mark had been moved to zero, which removes nothing, and which the store's own mark cannot
+    /// tell from none. Nothing is recorded, and nothing changes where there is a mark. Visible with the next
+    /// [`Keyspace::publish`].
+    pub fn restore_zero_mark(&mut self) {
+        self.writer.mark = self.writer.mark.max(0);
+    }
+
     /// Clears away a slice of what lies below the mark and below all pins: at most `keys_max` keys are looked at,
     /// at most 256 under one lock hold. Returns whether there is more to do now. Call it between entries.
     pub fn prune(&mut self, keys_max: usize) -> bool {
