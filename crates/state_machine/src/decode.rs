@@ -16,9 +16,9 @@ use proto::etcdserverpb::{
     RequestOp, TxnRequest, compare::TargetUnion, request_op,
 };
 
-/// Transactions nested deeper than this are not read. etcd's front refuses what is nested deeper than
-/// `max-txn-ops` (128 unless configured), Go's decoder what is nested deeper than about 5,000.
-pub const TXN_DEPTH_MAX: usize = 512;
+/// Transactions nested deeper than this are not read: some stack is needed for each level. etcd's front
+/// refuses what is nested deeper than `max-txn-ops`, which is 128 unless configured.
+pub const TXN_DEPTH_MAX: usize = 256;
 
 /// The bytes are no protobuf message, or nest too deep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -339,4 +339,85 @@ pub fn decode_txn(message: Bytes) -> Result<TxnRequest, Malformed> {
     let mut request = TxnRequest::default();
     txn(&mut request, message, 0)?;
     Ok(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+    use crate::command::{Command, Request, RequestId};
+    use crate::error::Error;
+
+    fn nested(depth: usize) -> TxnRequest {
+        let mut txn = TxnRequest::default();
+        for _ in 0..depth {
+            let op = RequestOp { request: Some(request_op::Request::RequestTxn(txn)) };
+            txn = TxnRequest { success: vec![op], ..TxnRequest::default() };
+        }
+        txn
+    }
+
+    /// Generated decoders stop at a hundred messages. The deepest one that is read fits the stack of a test.
+    #[test]
+    fn transactions_nest_deep() {
+        let deep = nested(TXN_DEPTH_MAX);
+        let bytes = Bytes::from(deep.encode_to_vec());
+        assert!(TxnRequest::decode(bytes.clone()).is_err());
+        assert_eq!(decode_txn(bytes).unwrap(), deep);
+        let command = Command {
+            id: RequestId(1),
+            caller: Default::default(),
+            request: Request::txn(deep, TXN_DEPTH_MAX).unwrap(),
+        };
+        assert_eq!(Command::decode(&command.encode()), command);
+    }
+
+    #[test]
+    fn transactions_that_nest_too_deep_are_refused() {
+        let bytes = Bytes::from(nested(TXN_DEPTH_MAX + 1).encode_to_vec());
+        assert_eq!(decode_txn(bytes.clone()), Err(Malformed));
+        let mut entry = vec![0x08, 1, 0x32];
+        prost::encoding::encode_varint(bytes.len() as u64, &mut entry);
+        entry.extend_from_slice(&bytes);
+        let command = Command::decode(&entry.into());
+        assert_eq!(command.id, RequestId(1));
+        assert_eq!(command.request, Request::Refused(Error::Undecodable));
+    }
+
+    /// Groups nest without end and cost no stack; an end without a beginning is refused.
+    #[test]
+    fn groups_are_skipped() {
+        let deep = [vec![0x0b; 100_000], vec![0x0c; 100_000], vec![0x0a, 1, b'k']].concat();
+        let mut request = DeleteRangeRequest::default();
+        assert_eq!(delete_range(&mut request, deep.into()), Ok(()));
+        assert_eq!(&request.key[..], b"k");
+        for bad in [&[0x0c][..], &[0x0b, 0x14], &[0x0b], &[0x00, 0x00], &[0x0d, 1, 2, 3], &[0x0e]] {
+            let bytes = Bytes::copy_from_slice(bad);
+            assert_eq!(delete_range(&mut request, bytes), Err(Malformed), "{bad:x?}");
+        }
+    }
+
+    /// A known field of another wire type is an unknown field, as in etcd's decoder.
+    #[test]
+    fn fields_of_another_wire_type_are_unknown() {
+        let mut request = PutRequest::default();
+        let bytes =
+            Bytes::from_static(&[0x08, 5, 0x1a, 1, 9, 0x0a, 1, b'k', 0x39, 1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(put(&mut request, bytes), Ok(()));
+        assert_eq!(request, PutRequest { key: "k".into(), ..PutRequest::default() });
+    }
+
+    /// Ten bytes at most, and no more than 64 bits.
+    #[test]
+    fn varints() {
+        let mut request = LeaseRevokeRequest::default();
+        let bytes = [&[0x08][..], &[0xff; 9], &[0x01]].concat();
+        assert_eq!(lease_revoke(&mut request, bytes.into()), Ok(()));
+        assert_eq!(request.id, -1);
+        let bytes = [&[0x08][..], &[0xff; 9], &[0x02]].concat();
+        assert_eq!(lease_revoke(&mut request, bytes.into()), Err(Malformed));
+        let bytes = [&[0x08][..], &[0x80; 11], &[0x00]].concat();
+        assert_eq!(lease_revoke(&mut request, bytes.into()), Err(Malformed));
+    }
 }

@@ -203,8 +203,8 @@ impl StateMachine {
             leases.shift(&Move { key: Bytes::copy_from_slice(key), from: 0, to: lease });
         });
         drop(leases);
-        if compacted_at_zero && self.keyspace.compact_revision() < 0 {
-            self.keyspace.compact(0).expect("a keyspace without a mark takes the lowest");
+        if compacted_at_zero {
+            self.keyspace.restore_zero_mark();
         }
         Ok(())
     }
