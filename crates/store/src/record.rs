@@ -435,11 +435,9 @@ mod tests {
                     ((state >> 33) as u8) >> ((state >> 60) as u8 & 7)
                 })
                 .collect();
-            for record in records(&bytes) {
-                if let Some((meta, offset, payload)) = record {
-                    assert!(offset as usize + payload.len() <= bytes.len());
-                    assert_eq!(payload.len(), meta.len as usize);
-                }
+            for (meta, offset, payload) in records(&bytes).flatten() {
+                assert!(offset as usize + payload.len() <= bytes.len());
+                assert_eq!(payload.len(), meta.len as usize);
             }
         }
     }

@@ -342,6 +342,9 @@ impl Flusher {
         manifest.sealed.push(Named { segment: old.number, len, trailer_crc: trailer.crc });
         manifest.growing = next;
         manifest.growing_synced = SEGMENT_HEADER_BYTES;
+        manifest.applied = self.applied;
+        manifest.revision = self.revision;
+        manifest.compact_revision = self.compact_revision;
         self.replace_manifest(manifest)?;
 
         self.table.change(|handles| {
@@ -361,13 +364,9 @@ impl Flusher {
         Ok(Synced { index: self.applied.0, term: self.applied.1 })
     }
 
-    /// Writes `manifest` with what is now known to be durable in all sealed segments. The growing one must be
-    /// synced, or be sealed by this manifest.
+    /// Puts `manifest`, a changed copy of the present one, in its place.
     pub(crate) fn replace_manifest(&mut self, mut manifest: Manifest) -> io::Result<()> {
         manifest.generation += 1;
-        manifest.applied = self.applied;
-        manifest.revision = self.revision;
-        manifest.compact_revision = self.compact_revision;
         manifest.replace(&*self.vfs, &self.dir)?;
         self.manifest = manifest;
         Ok(())

@@ -1,0 +1,8 @@
+//! The store on a disk in memory: crashes at every step, full disks, rot, and what must survive them.
+
+#![allow(clippy::unwrap_used)]
+
+mod crash;
+mod format;
+mod member;
+mod scenario;
