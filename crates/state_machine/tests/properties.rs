@@ -239,6 +239,35 @@ proptest! {
         other.restart();
         prop_assert_eq!(one.state(), other.state());
     }
+
+    /// An imported state takes the place of whatever was there, also for a window opened before; and what
+    /// is applied on top of it is applied alike.
+    #[test]
+    fn a_replaced_member_is_the_other(
+        entries in vec(entry(), 0..20),
+        old in vec(entry(), 0..20),
+        more in vec(entry(), 0..10),
+    ) {
+        let (mut one, mut same, mut other) = (Member::new(), Member::new(), Member::new());
+        for entry in &entries {
+            apply(&mut one, entry, true);
+            apply(&mut same, entry, true);
+        }
+        old.iter().for_each(|entry| apply(&mut other, entry, true));
+        let window = other.view();
+        other.replace(same);
+        prop_assert_eq!(one.state(), other.state());
+        prop_assert_eq!(window.revision(), one.view().revision());
+        prop_assert_eq!(window.leases(), one.view().leases());
+        prop_assert_eq!(window.cluster(), one.view().cluster());
+        for entry in &more {
+            apply(&mut one, entry, true);
+            apply(&mut other, entry, true);
+        }
+        prop_assert_eq!(one.state(), other.state());
+        other.restart();
+        prop_assert_eq!(one.state(), other.state());
+    }
 }
 
 /// As deep as transactions are read, they are applied and answered.

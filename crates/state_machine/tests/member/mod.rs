@@ -33,25 +33,35 @@ impl Member {
     }
 
     fn start(&mut self) {
+        let (keyspace, rows, applied, flusher) = self.open();
+        let machine = StateMachine::recover(keyspace, &rows, applied, Config::default()).unwrap();
+        self.running = Some((machine, flusher));
+    }
+
+    fn open(&self) -> (mvcc::Keyspace, Vec<store::Row>, (u64, u64), store::Flusher) {
         let mut recovery = mvcc::Recovery::new();
         let disk = Arc::new(self.disk.clone());
         let options = store::Options { segment_bytes: 256 << 10, ..store::Options::new(1, 2) };
         let opened =
             store::open(disk, Path::new("store"), options, &mut |record| recovery.take(record))
                 .unwrap();
-        let keyspace = recovery
-            .finish(
-                mvcc::Options::default(),
-                opened.builder,
-                opened.reader,
-                opened.revision,
-                opened.compact_revision,
-            )
-            .unwrap();
-        let machine =
-            StateMachine::recover(keyspace, &opened.rows, opened.applied, Config::default())
-                .unwrap();
-        self.running = Some((machine, opened.flusher));
+        let (revision, mark) = (opened.revision, opened.compact_revision);
+        let options = mvcc::Options::default();
+        let keyspace =
+            recovery.finish(options, opened.builder, opened.reader, revision, mark).unwrap();
+        (keyspace, opened.rows, opened.applied, opened.flusher)
+    }
+
+    /// Takes the other's state in place of its own, as after an imported snapshot. The other stops.
+    pub fn replace(&mut self, mut other: Member) {
+        other.flush();
+        other.running = None;
+        let (keyspace, rows, applied, flusher) = other.open();
+        let (machine, own) = self.running.as_mut().unwrap();
+        let batch = machine.replace(keyspace, &rows, applied).unwrap();
+        assert!(batch.is_gap, "watchers are told that events are missing");
+        *own = flusher;
+        self.disk = other.disk;
     }
 
     /// Writes out what was applied.
