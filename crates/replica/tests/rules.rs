@@ -1,0 +1,989 @@
+//! The rules of a replica, one test each: who may do what before whom, whatever the order in which workers finish.
+//!
+//! Order between log and store
+//!  1. a frame is written only when the log is durable up to its last entry        `a_stalled_log_holds_frames_back`
+//!  2. the quorum commits and apply answers without the local sync                  the same
+//!  3. first the mark is synced, then files are unlinked, and S − catch-up is kept   `the_log_is_marked_before_it_is_released`
+//!  4. commit at start is max(hard state, store); the log reaches down to the store  `a_commit_index_that_was_lost_is_made_up_for`,
+//!     or the start is refused                                                       `what_does_not_fit_is_refused`
+//!  5. after any crash what was acknowledged is there                                `a_lone_member_loses_nothing_at_any_step`
+//!  6. no store sync while a log sync is in flight                                   `the_store_does_not_sync_beside_the_log`
+//!  7. evicted entries are read back by job; only released ones lead to a snapshot   `a_slow_follower_is_fed_from_disk`
+//!  8. a received snapshot is durable, marked, acknowledged, imported, exchanged     `a_snapshot_survives_a_crash_at_each_step`,
+//!                                                                                   `a_member_that_was_away_gets_a_snapshot`
+//! Publishing
+//!  9. state, then events, then replies; only the flags' shards get events           asserted by the house, `events_go_where_the_flag_is_up`
+//! Reads
+//! 10. a read index is confirmed by a quorum and retried with fresh contexts         `a_read_is_asked_for_again_until_its_time_is_over`
+//! 11. a new leader refuses those who wait                                           `a_new_leader_refuses_waiting_reads`
+//! 12. the lone flag rises with the first applied entry of the own term             `a_lone_member_is_not_trusted_before_its_own_entry`
+//! 13. and falls before an added voter can hear of it                                `the_lone_flag_falls_before_the_new_voter_is_told`
+//! Proposals
+//! 14. a follower forwards, and answers after its own apply                          `a_follower_answers_after_its_own_apply`
+//! 15. lag, size, bytes, no leader, the end                                          `admission_*`
+//! Membership
+//! 16. nothing is applied behind a membership entry before its verdict               `a_membership_entry_ends_its_job`
+//! 17. a refused change is none                                                      `a_refused_change_changes_nothing`
+//! Leases
+//! 18. an expiry is appended by the leader of the term, and never forwarded          `an_expiry_is_never_forwarded`
+//! 19. keep-alives wait for apply, followers name the leader                         `a_keep_alive_goes_to_the_leader`
+//! The end
+//! 20. a failed sync ends the member, and nothing leaves                             `a_failed_sync_is_final`
+//! 21. leadership is handed over, and what is applied is durable                     `the_end_hands_leadership_over`
+
+mod house;
+
+use house::*;
+use raft::{ConfChangeKind, Index, MessageKind, NodeId, ProgressState};
+use replica::*;
+use state_machine::{Error, Reply};
+use vfs::Vfs;
+use vfs::memory::{Failure as Fault, OperationKind};
+
+fn lone() -> House {
+    let mut house = House::new(&[1]);
+    assert_eq!(house.elect(), 1);
+    house
+}
+
+fn three() -> (House, NodeId) {
+    let mut house = House::new(&[1, 2, 3]);
+    let leader = house.elect();
+    house.ticks(2);
+    (house, leader)
+}
+
+#[test]
+fn a_lone_member_leads_at_once_and_answers() {
+    let mut house = House::new(&[1]);
+    house.settle();
+    assert!(house.node(1).leads(), "without a tick");
+    let id = house.node(1).put("a", "1");
+    house.settle();
+    let reply = house.node(1).reply(id).unwrap().as_ref().unwrap();
+    assert!(matches!(reply, Reply::Put(put) if put.revision == 2), "{reply:?}");
+    assert_eq!(house.node(1).get("a").as_deref(), Some("1"));
+    assert!(house.node(1).notices.contains(&Notice::Ready));
+}
+
+#[test]
+fn a_lone_member_does_not_answer_before_its_own_sync() {
+    let mut house = lone();
+    house.node(1).hold(Worker::Log);
+    let id = house.node(1).put("a", "1");
+    house.settle();
+    assert!(house.node(1).reply(id).is_none());
+    house.node(1).release(Worker::Log);
+    house.settle();
+    assert!(house.node(1).is_acknowledged(id));
+}
+
+#[test]
+fn a_restarted_member_has_what_it_had() {
+    let mut house = lone();
+    let ids: Vec<_> = (0..50).map(|n| house.node(1).put(&format!("k{n}"), "v")).collect();
+    house.settle();
+    let hash = house.node(1).hash();
+    assert!(ids.iter().all(|id| house.node(1).is_acknowledged(*id)));
+    house.node(1).cut_power(3);
+    house.node(1).open(Bootstrap::Restart).unwrap();
+    assert_eq!(house.elect(), 1);
+    assert_eq!(house.node(1).hash(), hash);
+    assert_eq!(house.node(1).view().state.cluster().members.len(), 1);
+}
+
+/// The leader's log thread hangs; the others make a quorum. The leader applies and answers, for what is committed is
+/// durable on two others. But its store must not run ahead of its own log.
+#[test]
+fn a_stalled_log_holds_frames_back() {
+    let (mut house, leader) = three();
+    house.ticks(15);
+    house.node(leader).hold(Worker::Log);
+    let before = house.node(leader).trace.len();
+    let id = house.node(leader).put("a", "1");
+    house.settle();
+    house.ticks(5);
+    assert!(house.node(leader).is_acknowledged(id));
+    house.ticks(15);
+    let flushed = |node: &Node| {
+        node.trace[before..].iter().filter(|event| matches!(event, Trace::Flushed { .. })).count()
+    };
+    assert_eq!(flushed(house.node(leader)), 0, "a frame is ahead of the log");
+    house.node(leader).release(Worker::Log);
+    house.ticks(2);
+    assert!(flushed(house.node(leader)) > 0);
+}
+
+#[test]
+fn the_log_is_marked_before_it_is_released() {
+    let mut house = House::with(&[1], |mut config| {
+        config.snapshot_count = 20;
+        config.snapshot_catchup_entries = 5;
+        config
+    });
+    house.elect();
+    let mut marked = Index(0);
+    let mut released = Index(0);
+    for round in 0..200 {
+        house.node(1).put(&format!("k{}", round % 7), &"v".repeat(300));
+        // Step by step, to see each job on its way.
+        loop {
+            let node = house.node(1);
+            node.turn();
+            for job in &node.log {
+                match job {
+                    LogJob::Mark { record, hard_state } => {
+                        let synced = node.trace.iter().rev().find_map(|event| match event {
+                            Trace::StoreSynced { index } => Some(*index),
+                            _ => None,
+                        });
+                        assert!(record.index <= synced.unwrap(), "a mark above the durable store");
+                        assert!(hard_state.commit >= record.index);
+                        assert!(record.conf_state.as_ref().unwrap().voters == [1]);
+                    }
+                    LogJob::Release { up_to } => {
+                        assert!(
+                            up_to.0 + 5 <= marked.0,
+                            "release of {up_to} with a mark at {marked}"
+                        );
+                        released = *up_to;
+                    }
+                    LogJob::Append(_) => {}
+                }
+            }
+            for worker in WORKERS {
+                node.work(worker);
+            }
+            for event in node.trace.iter().rev().take(20) {
+                if let Trace::Marked { index } = event {
+                    marked = marked.max(*index);
+                }
+            }
+            if node.inbox.is_empty() {
+                break;
+            }
+        }
+    }
+    assert!(released > Index(100), "released up to {released}");
+    let first = house.node(1).vfs.list("/data/member/wal".as_ref()).unwrap()[0].clone();
+    assert!(!first.contains("0000000000000000-0000000000000000"), "{first}");
+    house.node(1).cut_power(1);
+    house.node(1).open(Bootstrap::Restart).unwrap();
+    assert_eq!(house.elect(), 1);
+    assert_eq!(house.node(1).view().state.revision(), 201);
+}
+
+/// The power goes before each write that a short life makes, with several fates of what was not synced. What was
+/// acknowledged is there, the member starts, and goes on.
+#[test]
+fn a_lone_member_loses_nothing_at_any_step() {
+    let life = |stop: Option<u64>| {
+        let mut config = config(1);
+        config.snapshot_count = 12;
+        config.snapshot_catchup_entries = 4;
+        config.limits.frame_bytes = 2_000;
+        config.segment_bytes = SegmentBytes { wal: 4 << 10, store: 8 << 10 };
+        let vfs = vfs::memory::Memory::new(9);
+        vfs.stop_at(stop);
+        let mut acknowledged = Vec::new();
+        let started = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            Node::on(vfs.clone(), config.clone(), Bootstrap::New(founders(&[1])))
+        }));
+        if let Ok(node) = started {
+            let mut house = House::new(&[]);
+            house.nodes.insert(1, node);
+            house.settle();
+            for round in 0..40 {
+                let key = format!("k{}", round % 5);
+                let value = format!("{round:03}-{}", "x".repeat(150));
+                let id = house.node(1).put(&key, &value);
+                house.settle();
+                house.ticks(usize::from(round % 8 == 0) * 11);
+                if house.node(1).is_acknowledged(id) {
+                    acknowledged.push((key, value));
+                }
+            }
+        }
+        (vfs, config, acknowledged)
+    };
+    let (whole, _, all) = life(None);
+    assert_eq!(all.len(), 40);
+    let operations = whole.operations();
+    assert!(operations > 100, "{operations}");
+    for stop in (0..operations).step_by(3) {
+        let (vfs, config, acknowledged) = quietly(|| life(Some(stop)));
+        for seed in 0..2 {
+            let disk = vfs.fork();
+            disk.power_cut(seed * 1_000 + stop);
+            let mut house = House::new(&[]);
+            house.nodes.insert(1, Node::on(disk, config.clone(), Bootstrap::New(founders(&[1]))));
+            house.settle();
+            let mut expected = std::collections::BTreeMap::new();
+            for (key, value) in &acknowledged {
+                expected.insert(key.clone(), value.clone());
+            }
+            for (key, value) in expected {
+                let found = house.node(1).get(&key).unwrap_or_default();
+                assert!(
+                    found >= value,
+                    "stop {stop} seed {seed}: {key} is {found}, acknowledged {value}"
+                );
+            }
+            let id = house.node(1).put("more", "1");
+            house.settle();
+            assert!(house.node(1).is_acknowledged(id), "stop {stop} seed {seed}");
+        }
+    }
+}
+
+/// A life on a disk that is stopped ends in errors that print; they are expected.
+fn quietly<T>(run: impl FnOnce() -> T) -> T {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let result = run();
+    std::panic::set_hook(hook);
+    result
+}
+
+/// The hard state's commit is written late: the store may know more.
+#[test]
+fn a_commit_index_that_was_lost_is_made_up_for() {
+    let (mut house, leader) = three();
+    let follower = house.followers(leader)[0];
+    let id = house.node(leader).put("a", "1");
+    house.settle();
+    house.ticks(15);
+    assert!(house.node(leader).is_acknowledged(id));
+    let applied = house.node(follower).view().applied();
+    house.node(follower).cut_power(5);
+    house.node(follower).open(Bootstrap::Restart).unwrap();
+    house.isolate(follower);
+    let node = house.node(follower);
+    node.turn();
+    let status = node.replica().status();
+    assert!(status.commit >= status.applied);
+    assert!(node.view().applied() <= applied);
+    assert_eq!(node.view().applied(), status.applied);
+    house.heal();
+    house.ticks(30);
+    assert_eq!(house.node(follower).get("a").as_deref(), Some("1"));
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let mut house = lone();
+    for n in 0..10 {
+        house.node(1).put(&format!("k{n}"), "v");
+    }
+    house.settle();
+    house.ticks(12);
+    let whole = house.node(1).vfs.fork();
+    let reopen = |disk: &vfs::memory::Memory, config: Config, bootstrap: Bootstrap| {
+        open(std::sync::Arc::new(disk.clone()), config, bootstrap)
+            .err()
+            .map(|error| error.to_string())
+    };
+
+    let mut other = config(1);
+    other.identity.cluster_id = 0xdd;
+    let why = reopen(&whole.fork(), other, Bootstrap::Restart).unwrap();
+    assert!(why.contains("cluster"), "{why}");
+
+    let disk = whole.fork();
+    disk.remove_dir_all("/data/member/wal".as_ref()).unwrap();
+    let why = reopen(&disk, config(1), Bootstrap::New(founders(&[1]))).unwrap();
+    assert!(why.contains("must not vote again"), "{why}");
+    let why = reopen(&disk, config(1), Bootstrap::Restart).unwrap();
+    assert!(why.contains("empty"), "{why}");
+
+    let why = reopen(&vfs::memory::Memory::new(1), config(1), Bootstrap::Restart).unwrap();
+    assert!(why.contains("empty"), "{why}");
+
+    // Both disks of one member, mixed: the store of later, the log of before.
+    let early = whole.fork();
+    for n in 0..10 {
+        house.node(1).put(&format!("k{n}"), "w");
+    }
+    house.settle();
+    house.ticks(12);
+    let late = house.node(1).vfs.fork();
+    for name in early.list("/data/member/store".as_ref()).unwrap() {
+        let path = std::path::Path::new("/data/member/store").join(&name);
+        early.unlink(&path).unwrap();
+    }
+    for name in late.list("/data/member/store".as_ref()).unwrap() {
+        let path = std::path::Path::new("/data/member/store").join(&name);
+        let from = late.open(&path, vfs::OpenMode::Read).unwrap();
+        let mut bytes = vec![0; from.len().unwrap() as usize];
+        from.read_exact_at(&mut bytes, 0).unwrap();
+        early.open(&path, vfs::OpenMode::Create).unwrap().append(&bytes).unwrap();
+    }
+    let why = reopen(&early, config(1), Bootstrap::Restart).unwrap();
+    assert!(why.contains("the log ends here with index"), "{why}");
+
+    // A store that vanished is built again from a log that is whole.
+    let disk = whole.fork();
+    disk.remove_dir_all("/data/member/store".as_ref()).unwrap();
+    assert_eq!(reopen(&disk, config(1), Bootstrap::Restart), None);
+}
+
+#[test]
+fn two_processes_do_not_share_a_directory() {
+    let mut house = lone();
+    let disk = house.node(1).vfs.clone();
+    let why = open(std::sync::Arc::new(disk), config(1), Bootstrap::Restart).err().unwrap();
+    assert!(why.to_string().contains("another process"), "{why}");
+}
+
+#[test]
+fn the_store_does_not_sync_beside_the_log() {
+    let mut house = House::with(&[1, 2, 3], |mut config| {
+        config.limits.frame_bytes = 2_000;
+        config.limits.store_sync_bytes = 8_000;
+        config
+    });
+    let leader = house.elect();
+    house.ticks(2);
+    let wants_sync = |node: &Node| node.flush.iter().any(|job| matches!(job, FlushJob::Sync));
+    // Enough is written, and an append is under way all the time.
+    house.node(leader).hold(Worker::Flush);
+    for n in 0..20 {
+        house.node(leader).put(&format!("k{n}"), &"v".repeat(1_000));
+        house.settle();
+    }
+    house.node(leader).hold(Worker::Log);
+    house.node(leader).put("last", "1");
+    house.settle();
+    house.node(leader).release(Worker::Flush);
+    house.settle();
+    house.node(leader).hold(Worker::Flush);
+    house.settle();
+    assert!(!wants_sync(house.node(leader)), "a store sync beside a log sync");
+    house.node(leader).release(Worker::Log);
+    house.settle();
+    assert!(wants_sync(house.node(leader)));
+}
+
+#[test]
+fn a_slow_follower_is_fed_from_disk() {
+    let mut house = House::with(&[1, 2, 3], |mut config| {
+        config.limits.log_memory_bytes = 4_000;
+        config.limits.message_bytes = 2_000;
+        config
+    });
+    let leader = house.elect();
+    house.ticks(2);
+    let away = house.followers(leader)[0];
+    house.isolate(away);
+    for n in 0..60 {
+        house.node(leader).put(&format!("k{n}"), &"v".repeat(500));
+        house.settle();
+    }
+    house.ticks(12);
+    house.heal();
+    house.node(leader).hold(Worker::Read);
+    house.ticks(8);
+    assert!(!house.node(leader).reads.is_empty(), "nothing is read back");
+    house.node(leader).release(Worker::Read);
+    house.ticks(30);
+    assert!(!house.sent.iter().any(|message| message.kind == MessageKind::Snap));
+    assert!(house.snapshots.is_empty());
+    assert_eq!(house.node(away).hash(), house.node(leader).hash());
+}
+
+fn away_and_released(count: usize) -> (House, NodeId, NodeId) {
+    let mut house = House::with(&[1, 2, 3], |mut config| {
+        config.snapshot_count = 20;
+        config.snapshot_catchup_entries = 5;
+        config.segment_bytes = SegmentBytes { wal: 4 << 10, store: 16 << 10 };
+        config
+    });
+    let leader = house.elect();
+    house.ticks(2);
+    let away = house.followers(leader)[0];
+    house.node(leader).put("before", "1");
+    house.node(leader).propose(grant_request(77, 600));
+    house.settle();
+    house.node(away).kill();
+    for n in 0..count {
+        house.node(leader).put(&format!("k{}", n % 20), &format!("{n}-{}", "v".repeat(400)));
+        house.settle();
+    }
+    house.node(leader).propose(delete_request("before"));
+    house.settle();
+    house.ticks(15);
+    (house, leader, away)
+}
+
+#[test]
+fn a_member_that_was_away_gets_a_snapshot() {
+    let (mut house, leader, away) = away_and_released(100);
+    house.node(away).open(Bootstrap::Restart).unwrap();
+    house.node(away).view().set_watching(SHARD, true);
+    let before = house.node(away).to_shards.len();
+    for n in 0..40 {
+        house.tick();
+        house.node(leader).put("meanwhile", &n.to_string());
+    }
+    house.settle();
+    house.ticks(5);
+    let node = house.node(away);
+    let installed =
+        node.notices.iter().any(|notice| matches!(notice, Notice::SnapshotInstalled { .. }));
+    assert!(installed, "it was not needed");
+    assert!(node.to_shards[before..].iter().any(|to| to.exchanged), "its watchers were not told");
+    assert_eq!(node.get("before"), None);
+    assert_eq!(node.view().state.leases().len(), 1);
+    assert_eq!(node.view().state.cluster().members.len(), 3);
+    assert!(node.vfs.list(&incoming_dir()).unwrap().is_empty(), "the file was kept");
+    assert_eq!(house.node(away).hash(), house.node(leader).hash());
+    let status = house.node(leader).replica().status();
+    let (_, progress) = status.peers.iter().find(|(id, _)| *id == away).unwrap();
+    assert_eq!(progress.state, ProgressState::Replicate);
+    // And it goes on from there after a crash.
+    house.node(away).cut_power(4);
+    house.node(away).open(Bootstrap::Restart).unwrap();
+    house.ticks(15);
+    assert_eq!(house.node(away).hash(), house.node(leader).hash());
+}
+
+/// The power goes at each step of a receiver's life, between the first byte of the snapshot and its last trace.
+#[test]
+fn a_snapshot_survives_a_crash_at_each_step() {
+    let (mut house, leader, away) = away_and_released(60);
+    // The clocks of the others stand still in between, so the disks can be put back and tried again.
+    let disk = house.node(away).vfs.fork();
+    let mut run = |stop: Option<u64>, seed: u64| {
+        let vfs = disk.fork();
+        let base = vfs.operations();
+        vfs.stop_at(stop.map(|stop| base + stop));
+        let adjusted = house.node(away).config.clone();
+        house.node(away).kill();
+        house.node(away).vfs = vfs.clone();
+        let first = house.node(away).open(Bootstrap::Restart).is_ok();
+        if first {
+            house.ticks(14);
+        }
+        let used = vfs.operations() - base;
+        if stop.is_some() {
+            // Whatever happened: the next life starts, and catches up.
+            house.node(away).cut_power(seed);
+            house.node(away).config = adjusted;
+            house.node(away).open(Bootstrap::Restart).unwrap();
+            house.ticks(30);
+        }
+        assert_eq!(house.node(away).hash(), house.node(leader).hash(), "stop {stop:?} seed {seed}");
+        assert!(house.node(away).vfs.list(&incoming_dir()).unwrap().is_empty(), "stop {stop:?}");
+        used
+    };
+    let operations = run(None, 0);
+    assert!(operations > 20, "{operations}");
+    for stop in 0..operations.min(120) {
+        run(Some(stop), stop);
+    }
+}
+
+#[test]
+fn events_go_where_the_flag_is_up() {
+    let mut house = lone();
+    house.node(1).put("a", "1");
+    house.settle();
+    assert!(house.node(1).to_shards.iter().all(|to| to.batches.is_empty()));
+    house.node(1).view().set_watching(SHARD, true);
+    house.node(1).put("a", "2");
+    house.settle();
+    let last = house.node(1).to_shards.last().unwrap();
+    assert_eq!(last.batches.len(), 1);
+    assert_eq!(last.batches[0].events.len(), 1);
+    assert_eq!(last.replies.len(), 1);
+    house.node(1).view().set_watching(SHARD, false);
+    house.node(1).view().set_waiting(SHARD, true);
+    let before = house.node(1).to_shards.len();
+    house.node(1).put("a", "3");
+    house.settle();
+    let news = &house.node(1).to_shards[before..];
+    assert!(news.iter().all(|to| to.batches.is_empty()) && !news.is_empty());
+}
+
+#[test]
+fn a_read_is_asked_for_again_until_its_time_is_over() {
+    let (mut house, leader) = three();
+    let follower = house.followers(leader)[0];
+    house.node(follower).read_index(1);
+    house.settle();
+    assert!(house.node(follower).read_answer(1).unwrap().unwrap() > Index(0));
+
+    // The follower's questions are lost for a second; the leader is heard.
+    house.cut.insert((follower, leader));
+    let from = house.sent.len();
+    house.node(follower).read_index(2);
+    house.ticks(7);
+    assert_eq!(house.node(follower).read_answer(2), None);
+    let asked: Vec<_> = house.sent[from..]
+        .iter()
+        .filter(|message| message.kind == MessageKind::ReadIndex && message.from == follower)
+        .map(|message| message.entries[0].data.clone())
+        .collect();
+    assert!(asked.len() >= 2, "{asked:?}");
+    assert!(asked.iter().all(|context| context.len() == 8));
+    assert!(asked.windows(2).all(|pair| pair[0] != pair[1]), "a context was used twice");
+    house.heal();
+    house.ticks(6);
+    assert!(house.node(follower).read_answer(2).unwrap().is_ok());
+
+    // Nobody answers at all.
+    house.node(follower).hold(Worker::Log);
+    house.isolate(follower);
+    house.node(follower).read_index(3);
+    house.ticks(75);
+    assert!(house.node(follower).read_answer(3).unwrap().is_err());
+}
+
+#[test]
+fn a_new_leader_refuses_waiting_reads() {
+    let (mut house, leader) = three();
+    house.isolate(leader);
+    let follower = house.followers(leader)[0];
+    house.cut.insert((follower, leader));
+    house.node(follower).read_index(1);
+    house.settle();
+    assert_eq!(house.node(follower).read_answer(1), None);
+    house.ticks(45);
+    assert_eq!(house.node(follower).read_answer(1), Some(Err(Refusal::LeaderChanged)));
+}
+
+/// It leads by its own vote before its term's first entry is durable, and may not know yet what it had committed.
+#[test]
+fn a_lone_member_is_not_trusted_before_its_own_entry() {
+    let mut house = lone();
+    assert!(house.node(1).view().lone());
+    let id = house.node(1).put("a", "1");
+    house.settle();
+    assert!(house.node(1).is_acknowledged(id));
+    house.node(1).kill();
+    house.node(1).open(Bootstrap::Restart).unwrap();
+    assert!(!house.node(1).view().lone());
+    house.node(1).hold(Worker::Apply);
+    house.settle();
+    house.ticks(3);
+    assert!(house.node(1).leads());
+    assert!(!house.node(1).view().lone(), "its own entry is not applied");
+    house.node(1).read_index(5);
+    house.settle();
+    let index = house.node(1).read_answer(5).unwrap().unwrap();
+    assert!(index > house.node(1).view().applied());
+    house.node(1).release(Worker::Apply);
+    house.settle();
+    assert!(house.node(1).view().lone());
+    assert_eq!(house.node(1).get("a").as_deref(), Some("1"));
+}
+
+#[test]
+fn the_lone_flag_falls_before_the_new_voter_is_told() {
+    let mut house = lone();
+    let node = house.node(1);
+    assert!(node.view().lone());
+    let id = node.change(ConfChangeKind::AddNode, 2);
+    let out = node.turn();
+    assert!(
+        node.log
+            .iter()
+            .any(|job| matches!(job, LogJob::Append(append) if !append.entries.is_empty()))
+    );
+    assert!(!node.view().lone(), "the entry is on its way and the flag is up");
+    assert!(out.messages.is_empty());
+    house.settle();
+    assert!(house.node(1).is_acknowledged(id));
+    assert!(house.sent.iter().any(|message| message.to == 2), "the new voter is told");
+    assert!(!house.node(1).view().lone());
+    // Two voters, one of them absent: nothing is committed, and nothing is read.
+    house.node(1).read_index(1);
+    house.ticks(3);
+    assert_eq!(house.node(1).read_answer(1), None);
+}
+
+#[test]
+fn a_removed_second_voter_leaves_a_lone_one() {
+    let mut house = House::new(&[1, 2]);
+    let leader = house.elect();
+    house.ticks(2);
+    let other = house.followers(leader)[0];
+    assert!(!house.node(leader).view().lone());
+    let id = house.node(leader).change(ConfChangeKind::RemoveNode, other);
+    house.settle();
+    assert!(house.node(leader).is_acknowledged(id));
+    house.ticks(2);
+    assert!(house.node(leader).view().lone());
+    assert_eq!(house.node(leader).replica().status().conf_state.voters, [leader]);
+    house.node(leader).kill();
+    house.node(leader).open(Bootstrap::Restart).unwrap();
+    house.settle();
+    assert!(house.node(leader).leads(), "at once, for it is alone");
+}
+
+#[test]
+fn a_follower_answers_after_its_own_apply() {
+    let (mut house, leader) = three();
+    let follower = house.followers(leader)[0];
+    house.node(follower).hold(Worker::Apply);
+    let id = house.node(follower).put("a", "1");
+    house.settle();
+    house.ticks(2);
+    assert_eq!(house.node(leader).get("a").as_deref(), Some("1"), "the cluster has it");
+    assert!(house.node(follower).reply(id).is_none());
+    assert!(house.node(leader).reply(id).is_none(), "a stranger answers");
+    house.node(follower).release(Worker::Apply);
+    house.settle();
+    assert!(house.node(follower).is_acknowledged(id));
+}
+
+#[test]
+fn admission_by_lag_and_size() {
+    let mut house = House::with(&[1, 2, 3], |mut config| {
+        config.limits.apply_lag = 10;
+        config.limits.apply_lag_priority = 20;
+        config.max_request_bytes = 1_000;
+        config
+    });
+    let leader = house.elect();
+    house.ticks(2);
+    let large = house.node(leader).put("a", &"x".repeat(1_000));
+    house.settle();
+    assert_eq!(house.node(leader).refusal(large), Some(Refusal::TooLarge));
+    house.node(leader).hold(Worker::Apply);
+    for n in 0..11 {
+        house.node(leader).put("a", &n.to_string());
+    }
+    house.settle();
+    let ordinary = house.node(leader).put("a", "x");
+    let revoke = house.node(leader).propose(revoke_request(5));
+    house.settle();
+    assert_eq!(house.node(leader).refusal(ordinary), Some(Refusal::TooManyRequests));
+    assert_eq!(house.node(leader).refusal(revoke), None, "what frees gets the wider gap");
+    house.node(leader).release(Worker::Apply);
+    house.settle();
+    assert_eq!(house.node(leader).reply(revoke), Some(&Err(Error::LeaseNotFound)));
+}
+
+#[test]
+fn admission_by_bytes_closes_the_inbox() {
+    let mut house = House::with(&[1], |mut config| {
+        config.limits.uncommitted_bytes = 10_000;
+        config.limits.unflushed_bytes = 20_000;
+        config
+    });
+    house.elect();
+    house.node(1).hold(Worker::Log);
+    assert!(house.node(1).replica().takes_proposals());
+    for _ in 0..12 {
+        house.node(1).put("a", &"x".repeat(1_000));
+    }
+    house.settle();
+    assert!(!house.node(1).replica().takes_proposals(), "too much is uncommitted");
+    house.node(1).release(Worker::Log);
+    house.node(1).hold(Worker::Flush);
+    house.settle();
+    assert!(house.node(1).replica().takes_proposals());
+    for _ in 0..20 {
+        house.node(1).put("a", &"x".repeat(1_000));
+        house.settle();
+    }
+    assert!(!house.node(1).replica().takes_proposals(), "too much is not flushed");
+    house.node(1).release(Worker::Flush);
+    house.ticks(11);
+    assert!(house.node(1).replica().takes_proposals());
+}
+
+#[test]
+fn admission_without_a_leader_waits_and_then_gives_up() {
+    let mut house = House::with(&[1, 2, 3], |mut config| {
+        config.limits.held_proposals = 3;
+        config
+    });
+    house.node(2).kill();
+    house.node(3).kill();
+    let held: Vec<_> = (0..4).map(|n| house.node(1).put("a", &n.to_string())).collect();
+    house.settle();
+    assert_eq!(house.node(1).refusal(held[3]), Some(Refusal::NoLeader));
+    house.node(2).open(Bootstrap::Restart).unwrap();
+    house.elect();
+    house.ticks(3);
+    assert!(held[..3].iter().all(|id| house.node(1).is_acknowledged(*id)));
+
+    house.node(2).kill();
+    house.ticks(30);
+    let late = house.node(1).put("b", "1");
+    house.ticks(75);
+    assert_eq!(house.node(1).refusal(late), Some(Refusal::TimedOut));
+}
+
+#[test]
+fn a_membership_entry_ends_its_job() {
+    let mut house = lone();
+    house.node(1).hold(Worker::Apply);
+    house.node(1).put("a", "1");
+    house.node(1).change(ConfChangeKind::AddLearnerNode, 9);
+    let behind = house.node(1).put("b", "1");
+    house.settle();
+    let node = house.node(1);
+    let is_change = |job: &ApplyJob| matches!(job, ApplyJob::Membership { .. });
+    assert!(node.apply.back().is_some_and(is_change), "{:?}", node.apply);
+    assert!(node.replica().status().conf_state.learners.is_empty());
+    node.release(Worker::Apply);
+    house.settle();
+    assert!(house.node(1).is_acknowledged(behind));
+    assert_eq!(house.node(1).replica().status().conf_state.learners, [9]);
+    assert_eq!(house.node(1).view().state.cluster().conf_state.learners, [9]);
+}
+
+#[test]
+fn a_refused_change_changes_nothing() {
+    let mut house = lone();
+    let id = house.node(1).change(ConfChangeKind::AddNode, 1);
+    house.settle();
+    assert_eq!(house.node(1).reply(id), Some(&Err(Error::MemberExists)));
+    assert_eq!(house.node(1).replica().status().conf_state.voters, [1]);
+    let after = house.node(1).put("a", "1");
+    house.settle();
+    assert!(house.node(1).is_acknowledged(after));
+    assert!(house.node(1).view().lone(), "it is alone again");
+}
+
+#[test]
+fn an_expired_lease_goes_with_its_keys() {
+    let (mut house, leader) = three();
+    house.node(leader).propose(grant_request(5, 2));
+    house.node(leader).propose(put_request("k", b"v", 5));
+    house.settle();
+    house.ticks(18);
+    assert!(house.node(leader).get("k").is_some());
+    house.ticks(4);
+    for id in [1, 2, 3] {
+        assert_eq!(house.node(id).get("k"), None, "member {id}");
+    }
+}
+
+/// The leader sleeps through the lease's end; the others elect another, at which the client keeps the lease alive. The
+/// sleeper awakes with the deadline long passed, believing that it leads.
+#[test]
+fn an_expiry_is_never_forwarded() {
+    let (mut house, leader) = three();
+    house.node(leader).propose(grant_request(5, 4));
+    house.node(leader).propose(put_request("k", b"v", 5));
+    house.settle();
+    house.ticks(2);
+    house.isolate(leader);
+    let others = house.followers(leader);
+    for _ in 0..40 {
+        others.iter().for_each(|id| house.node(*id).tick(1));
+        house.settle();
+    }
+    let new_leader = *others.iter().find(|id| house.node(**id).leads()).unwrap();
+    house.node(new_leader).ask_lease(5, LeaseQuestion::KeepAlive);
+    house.settle();
+    assert_eq!(house.node(new_leader).lease_answer(), Some(Ok(LeaseTime::KeptAlive { ttl: 4 })));
+
+    let from = house.sent.len();
+    let last = house.node(leader).replica().status().last;
+    assert!(house.node(leader).leads(), "it has not heard");
+    house.node(leader).tick(60);
+    house.settle();
+    house.node(leader).ask_lease(5, LeaseQuestion::KeepAlive);
+    house.settle();
+    assert_eq!(house.node(leader).lease_answer(), None, "it answers in doubt");
+    assert_eq!(house.node(leader).replica().status().last, last, "it appended a revoke in doubt");
+    house.heal();
+    house.ticks(10);
+    assert!(!house.sent[from..].iter().any(is_prop), "it forwarded a revoke");
+    assert_eq!(house.node(leader).lease_answer(), Some(Err(LeaseRefusal::LeadershipLost)));
+    assert_eq!(house.node(leader).get("k").as_deref(), Some("v"));
+}
+
+#[test]
+fn a_pause_alone_does_not_stop_the_clock() {
+    let (mut house, leader) = three();
+    house.node(leader).propose(grant_request(5, 2));
+    house.settle();
+    house.node(leader).tick(50);
+    house.settle();
+    house.ticks(3);
+    assert!(house.node(leader).view().state.leases().is_empty(), "the quorum has confirmed it");
+}
+
+#[test]
+fn a_keep_alive_goes_to_the_leader() {
+    let (mut house, leader) = three();
+    let follower = house.followers(leader)[0];
+    house.node(follower).ask_lease(5, LeaseQuestion::KeepAlive);
+    house.settle();
+    assert_eq!(house.node(follower).lease_answer(), Some(Err(LeaseRefusal::Forward { leader })));
+
+    // The grant is committed and not applied when the keep-alive comes.
+    house.node(leader).hold(Worker::Apply);
+    house.node(leader).propose(grant_request(5, 10));
+    house.settle();
+    house.node(leader).ask_lease(5, LeaseQuestion::KeepAlive);
+    house.settle();
+    assert_eq!(house.node(leader).lease_answer(), None);
+    house.node(leader).release(Worker::Apply);
+    house.settle();
+    assert_eq!(house.node(leader).lease_answer(), Some(Ok(LeaseTime::KeptAlive { ttl: 10 })));
+
+    let asker = Asker::Peer { token: 3 };
+    let ask = LeaseAsk { asker, lease: 5, question: LeaseQuestion::TimeToLive };
+    house.node(leader).inbox.push_back(Input::Lease(ask));
+    house.settle();
+    let answer = house.node(leader).peer_answers.last().unwrap();
+    assert_eq!(answer.result, Ok(LeaseTime::Remaining { remaining: 10, granted: 10 }));
+}
+
+#[test]
+fn a_failed_sync_is_final() {
+    let (mut house, leader) = three();
+    let follower = house.followers(leader)[0];
+    let vfs = house.node(follower).vfs.clone();
+    vfs.fail(
+        |operation| {
+            operation.kind == OperationKind::Sync && operation.path.starts_with("/data/member/wal")
+        },
+        1,
+        Fault::Errno(5),
+    );
+    let from = house.sent.len();
+    house.node(leader).put("a", "1");
+    house.settle();
+    let failure = house.node(follower).fatal().expect("it goes on after a failed sync").clone();
+    assert!(failure.to_string().contains("sync"), "{failure}");
+    let vouched = |message: &raft::Message| {
+        message.from == follower && message.kind == MessageKind::AppResp && !message.reject
+    };
+    assert!(!house.sent[from..].iter().any(vouched), "it vouched for what may be lost");
+    house.ticks(3);
+    assert!(house.node(follower).log.is_empty(), "it is given more work");
+}
+
+#[test]
+fn a_failed_frame_is_final() {
+    let mut house = lone();
+    house.node(1).vfs.fail(
+        |operation| {
+            operation.kind == OperationKind::Write
+                && operation.path.starts_with("/data/member/store")
+        },
+        1,
+        Fault::Errno(5),
+    );
+    house.node(1).put("a", "1");
+    house.ticks(15);
+    assert!(house.node(1).fatal().is_some());
+}
+
+#[test]
+fn the_end_hands_leadership_over() {
+    let (mut house, leader) = three();
+    let id = house.node(leader).put("a", "1");
+    house.settle();
+    house.node(leader).inbox.push_back(Input::Stop);
+    let late = house.node(leader).put("b", "1");
+    house.settle();
+    house.ticks(2);
+    assert!(house.node(leader).is_acknowledged(id));
+    assert_eq!(house.node(leader).refusal(late), Some(Refusal::Stopped));
+    assert!(house.node(leader).notices.contains(&Notice::Stopped));
+    let others = house.followers(leader);
+    assert!(others.iter().any(|id| house.node(*id).leads()), "nobody has taken over");
+    // What it had applied needs no log.
+    let applied = house.node(leader).view().applied();
+    house.node(leader).cut_power(8);
+    house.node(leader).open(Bootstrap::Restart).unwrap();
+    assert_eq!(house.node(leader).view().applied(), applied);
+}
+
+#[test]
+fn a_lone_member_ends_at_once() {
+    let mut house = lone();
+    house.node(1).put("a", "1");
+    house.settle();
+    house.node(1).inbox.push_back(Input::Stop);
+    house.settle();
+    assert!(house.node(1).notices.contains(&Notice::Stopped));
+    assert!(!house.node(1).view().lone());
+}
+
+#[test]
+fn leadership_is_transferred_on_request() {
+    let (mut house, leader) = three();
+    let to = house.followers(leader)[1];
+    let transfer =
+        |token, to| Input::TransferLeader { asker: Asker::Shard { shard: SHARD, token }, to };
+    house.node(to).inbox.push_back(transfer(1, to));
+    house.node(leader).inbox.push_back(transfer(2, 99));
+    house.node(leader).inbox.push_back(transfer(3, to));
+    house.settle();
+    house.ticks(1);
+    let answer = |token, result| Answer::Transferred { token, result };
+    assert!(house.node(to).answers.contains(&answer(1, Err(Refusal::NotLeader))));
+    assert!(house.node(leader).answers.contains(&answer(2, Err(Refusal::BadTransferee))));
+    assert!(house.node(leader).answers.contains(&answer(3, Ok(()))));
+    assert!(house.node(to).leads());
+}
+
+#[test]
+fn a_member_joins_with_an_empty_log() {
+    let mut house = lone();
+    for n in 0..20 {
+        house.node(1).put(&format!("k{n}"), "v");
+    }
+    house.settle();
+    let id = house.node(1).change(ConfChangeKind::AddNode, 2);
+    house.settle();
+    assert!(house.node(1).is_acknowledged(id));
+    house.nodes.insert(2, Node::new(config(2), Bootstrap::Join));
+    house.ticks(12);
+    assert_eq!(house.node(2).hash(), house.node(1).hash());
+    let more = house.node(2).put("more", "1");
+    house.ticks(2);
+    assert!(house.node(2).is_acknowledged(more));
+}
+
+#[test]
+fn every_founder_writes_the_same_beginning() {
+    let first = |id: NodeId| {
+        let mut order = founders(&[3, 1, 2]);
+        order.rotate_left(id as usize % 3);
+        let node = Node::new(config(id), Bootstrap::New(order));
+        let lines = wal::dump::dump(&node.vfs, "/data/member/wal".as_ref()).unwrap();
+        let entries = lines.filter_map(|line| match line.record {
+            Ok(wal::dump::Record::Entry(entry)) => Some(entry),
+            _ => None,
+        });
+        entries.collect::<Vec<_>>()
+    };
+    let entries = first(1);
+    assert_eq!(entries.len(), 3);
+    assert_eq!(entries, first(2));
+    assert_eq!(entries, first(3));
+    let ids: Vec<_> =
+        entries.iter().map(|e| raft::ConfChange::decode(&e.data).unwrap().node_id).collect();
+    assert_eq!(ids, [1, 2, 3]);
+}
+
+/// A founder's power goes after its log was made and before the list of founders was written.
+#[test]
+fn a_founder_that_was_cut_short_begins_again() {
+    let whole = {
+        let node = Node::new(config(1), Bootstrap::New(founders(&[1])));
+        node.vfs.operations()
+    };
+    for stop in 0..whole {
+        let disk = vfs::memory::Memory::new(stop);
+        disk.stop_at(Some(stop));
+        let bootstrap = || Bootstrap::New(founders(&[1]));
+        assert!(open(std::sync::Arc::new(disk.clone()), config(1), bootstrap()).is_err());
+        disk.power_cut(stop);
+        let mut house = House::new(&[]);
+        house.nodes.insert(1, Node::on(disk, config(1), bootstrap()));
+        house.settle();
+        assert!(house.node(1).leads(), "stop {stop}");
+    }
+}
