@@ -312,15 +312,9 @@ impl Places {
 
     fn make(&self, vfs: &dyn Vfs) -> Result<(), OpenError> {
         for dir in [&self.store, &self.snap, &self.incoming] {
-            vfs.create_dir_all(dir).map_err(io_error("making", dir))?;
+            make_durably(vfs, dir)?;
         }
-        if let Some(parent) = self.wal.parent() {
-            vfs.create_dir_all(parent).map_err(io_error("making", parent))?;
-        }
-        for dir in [&self.member, &self.data] {
-            vfs.sync_dir(dir).map_err(io_error("syncing", dir))?;
-        }
-        Ok(())
+        self.wal.parent().map_or(Ok(()), |parent| make_durably(vfs, parent))
     }
 
     fn lock(&self, vfs: &dyn Vfs) -> Result<Box<dyn vfs::Lock>, OpenError> {
@@ -345,6 +339,28 @@ impl Places {
         }
         Ok(())
     }
+}
+
+/// Makes a directory and those above it that are missing, and syncs the names of all that may not be durable: also one
+/// that is there may have been made by a process that was killed before it synced.
+fn make_durably(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
+    let mut names = vec![dir];
+    for above in dir.ancestors().skip(1) {
+        let known = vfs.exists(above).map_err(io_error("looking for", above))?;
+        if known || above.as_os_str().is_empty() {
+            break;
+        }
+        names.push(above);
+    }
+    vfs.create_dir_all(dir).map_err(io_error("making", dir))?;
+    for name in names {
+        let parent = match name.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        vfs.sync_dir(parent).map_err(io_error("syncing", parent))?;
+    }
+    Ok(())
 }
 
 /// How the store and the keyspace in it are opened.

@@ -130,6 +130,11 @@ fn the_log_is_marked_before_it_is_released() {
         loop {
             let node = house.node(1);
             node.turn();
+            for event in &node.trace {
+                if let Trace::Marked { index } = event {
+                    marked = marked.max(*index);
+                }
+            }
             for job in &node.log {
                 match job {
                     LogJob::Mark { record, hard_state } => {
@@ -153,11 +158,6 @@ fn the_log_is_marked_before_it_is_released() {
             }
             for worker in WORKERS {
                 node.work(worker);
-            }
-            for event in node.trace.iter().rev().take(20) {
-                if let Trace::Marked { index } = event {
-                    marked = marked.max(*index);
-                }
             }
             if node.inbox.is_empty() {
                 break;
