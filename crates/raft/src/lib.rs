@@ -66,7 +66,7 @@ pub struct Restored {
     /// The terms of the entries after `base` that are not in `entries`: each pair is the first index of a run
     /// of entries of one term. May reach into `entries`, and may then be empty if `entries` begins after `base`.
     pub term_runs: Vec<(Index, Term)>,
-    /// The log's tail in memory; it must hold all entries after `applied`.
+    /// The log's tail in memory; it must hold all entries after `applied`. If it is empty, the log ends with `applied`.
     pub entries: Vec<Entry>,
 }
 

@@ -105,7 +105,9 @@ impl Log {
             applying_bytes_max,
             applying_paused: false,
         };
-        let first = entries.first().map_or(base.0.next(), |entry| entry.index);
+        // The tail holds all that follows `applied`: if there is none, the log ends there.
+        let end = applied.max(base.0);
+        let first = entries.first().map_or(end.next(), |entry| entry.index);
         if first <= base.0 {
             return Err(format!("entry {first} does not lie after the log's base {}", base.0));
         }
