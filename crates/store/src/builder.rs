@@ -266,7 +266,8 @@ impl Builder {
             segment: self.segment,
             offset: self.frame_start,
             applied: self.applied.take(),
-            records: std::mem::take(&mut self.records),
+            // The next frame will be about as long.
+            records: std::mem::replace(&mut self.records, Vec::with_capacity(self.ended)),
             bytes: self.next - self.frame_start,
             dead: std::mem::take(&mut self.dead),
             relocated: self.relocated.take(),

@@ -33,6 +33,8 @@ pub(crate) struct FooterBuilder {
     blocks: Vec<Bytes>,
     current: Vec<u8>,
     rows: u64,
+    /// Bytes of `blocks`.
+    closed_bytes: usize,
 }
 
 impl FooterBuilder {
@@ -42,14 +44,14 @@ impl FooterBuilder {
         self.current.extend_from_slice(key);
         self.rows += 1;
         if self.current.len() >= BLOCK_BYTES {
+            self.closed_bytes += self.current.len();
             self.blocks.push(Bytes::from(std::mem::take(&mut self.current)));
         }
     }
 
     /// Bytes of rows so far.
     pub fn bytes(&self) -> u32 {
-        let bytes = self.blocks.iter().map(Bytes::len).sum::<usize>() + self.current.len();
-        u32::try_from(bytes).unwrap_or(u32::MAX)
+        u32::try_from(self.closed_bytes + self.current.len()).unwrap_or(u32::MAX)
     }
 
     /// The rows as they stand, to read while more are added.

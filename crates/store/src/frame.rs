@@ -129,14 +129,14 @@ impl Scan {
         while start < self.end {
             let len = window.len().min((self.end - start) as usize);
             self.file.read_exact_at(&mut window[..len], u64::from(start))?;
-            tail.is_zero &= window[..len].iter().all(|byte| *byte == 0);
+            let is_zero = window[..len].iter().all(|byte| *byte == 0);
+            tail.is_zero &= is_zero;
             let last = len.saturating_sub(HEADER);
-            for (at, _) in
-                window[..len].windows(HEADER).enumerate().filter(|(_, w)| w[0] == MAGIC[0])
-            {
+            // Most of it is what preallocation left; only the rest is looked through.
+            for at in (0..len).filter(|at| !is_zero && window[*at] == MAGIC[0]) {
                 let seed = || self.identity.seed(self.segment, start + at as u32);
-                if window[at..].starts_with(&MAGIC)
-                    && let Some(header) = FrameHeader::decode(&window[at..], seed())
+                if window[at..len].starts_with(&MAGIC)
+                    && let Some(header) = FrameHeader::decode(&window[at..len], seed())
                 {
                     tail.synced_to = tail.synced_to.max(header.synced_to);
                 }

@@ -11,8 +11,8 @@
 //!
 //! **What is in it.** All rows, deletions too, as they lie on disk: the import rebuilds them as a start would.
 //! Of the keyspace whatever `needed` asks for. Everything on disk is a right answer, for it is what a restart
-//! would find. The least right answer drops, for each key, all at or below the mark but the newest put there;
-//! a tombstone at or below the mark may go because everything it guards goes too. What may not be is an answer
+//! would find. The least right answer drops, for each key, all that no reader at the mark or above can ask for;
+//! a tombstone among it may go because everything it guards goes too. What may not be is an answer
 //! that changes while the stream runs: the put let through before a compaction, its tombstone dropped after it.
 //!
 //! **Import**: chunks are checked as they come and written into whole segments that nothing names yet. When the
@@ -108,7 +108,7 @@ impl Snapshot {
     ///
     /// `needed(key, revision)` is asked for each put and tombstone. It must answer from a state that does not
     /// change while the snapshot is streamed (a pin at the header's compaction mark): true for all above the
-    /// mark, and for a key's newest put at or below it. `|_, _| true` is right as well, and streams more.
+    /// mark, and for what a reader at the mark can ask for. `|_, _| true` is right as well, and streams more.
     pub fn next_chunk(
         &mut self,
         bytes_max: usize,

@@ -291,6 +291,10 @@ impl Flusher {
                     buffer.extend_from_slice(key);
                     buffer.extend_from_slice(rest);
                     died.extend(self.rows.observe(&meta, key, meta.location(place)));
+                    if let Record::RowDelete { table, key, .. } = record {
+                        // Deleting what never was leaves nothing to guard.
+                        died.extend(self.rows.settle(&(*table, key.clone())));
+                    }
                 }
             }
             self.revision = self.revision.max(meta.revision().map_or(0, |revision| revision.main));
