@@ -13,6 +13,8 @@
 //! A dead endpoint costs at most one failed dial per rest, and the rests grow to [`REST_MAX`]; a
 //! client can therefore never hang on one dead endpoint while another one lives.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::time::Duration;
 
 /// The first rest of an endpoint that could not be reached; each further failure doubles it.

@@ -4,6 +4,8 @@
 //! its time has gone. It is given up when a member says that it is gone (a TTL of zero), or when its
 //! whole time has passed without an answer: then it may have expired, whatever the members think.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::time::Duration;
 
 /// The wait before a new stream when one broke.

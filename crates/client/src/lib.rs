@@ -13,6 +13,10 @@
 //! The machines are plain structs without clock, sockets or tokio, so that a simulator can drive them
 //! as well. Requests and answers are the messages of [`proto`]; nothing is renamed on the way.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a client lives in the real time; its machines deny this again"
+)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 use std::{

@@ -19,6 +19,8 @@
 //! - A watch without start revision is given one by the first answer (the revision *after* which it
 //!   watches); otherwise changes made while no stream was open would be lost.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use proto::etcdserverpb::{WatchCreateRequest, WatchResponse};
 
 use crate::error::{Code, Error};

@@ -8,6 +8,8 @@
 //! A plain machine: no clock, no sockets. Which methods are repeatable, and the waits between the
 //! tries, follow etcd's Go client.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::time::Duration;
 
 use crate::error::Code;
