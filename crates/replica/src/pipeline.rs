@@ -953,3 +953,81 @@ fn is_member(conf_state: &ConfState, id: NodeId) -> bool {
         || conf_state.learners.contains(&id)
         || conf_state.voters_outgoing.contains(&id)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Identity;
+
+    fn pipeline() -> Pipeline {
+        let config = Config::new(Identity { node_id: 1, cluster_id: 1 }, "/data");
+        let beginning = Beginning {
+            applied: (Index(0), Term(0)),
+            conf_state: ConfState::default(),
+            log_last: Index(0),
+            hard_state: HardState::default(),
+            marked: Index(0),
+        };
+        Pipeline::new(&config, beginning)
+    }
+
+    fn append(pipeline: &mut Pipeline, term: u64, indexes: std::ops::RangeInclusive<u64>) -> u64 {
+        let entry = |index| Entry { term: Term(term), index: Index(index), ..Entry::default() };
+        let entries = indexes.map(entry).collect();
+        let ready = Ready { entries, must_sync: true, ..Ready::default() };
+        let mut out = Output::default();
+        pipeline.on_ready(ready, &mut out);
+        pipeline.log.next_sequence - 1
+    }
+
+    fn report(pipeline: &mut Pipeline, sequence: u64) -> Index {
+        let mut raft = Raft::new(raft::Config::default(), raft::Restored::default()).unwrap();
+        let report = LogReport { appended: Some(sequence), ..LogReport::default() };
+        pipeline.on_log(report, &mut raft, &mut Output::default());
+        pipeline.log.durable
+    }
+
+    #[test]
+    fn what_is_durable_rises_with_reports_in_order() {
+        let mut pipeline = pipeline();
+        let first = append(&mut pipeline, 1, 1..=3);
+        let second = append(&mut pipeline, 1, 4..=5);
+        assert_eq!(pipeline.log.durable, Index(0));
+        assert_eq!(report(&mut pipeline, first), Index(3));
+        assert_eq!(report(&mut pipeline, second), Index(5));
+    }
+
+    /// 1. Entries 1 to 5 of term 1 are handed out. 2. A new leader replaces 4 and 5 with one of term 2. 3. The report of
+    /// the first append comes. Entry 4 of term 2 may be committed, even applied; a frame with it must wait all the same.
+    #[test]
+    fn a_late_report_does_not_speak_for_what_was_replaced() {
+        let mut pipeline = pipeline();
+        let first = append(&mut pipeline, 1, 1..=5);
+        let second = append(&mut pipeline, 2, 4..=4);
+        assert_eq!(report(&mut pipeline, first), Index(3));
+        assert_eq!(report(&mut pipeline, second), Index(4));
+    }
+
+    #[test]
+    fn what_was_durable_falls_when_it_is_replaced() {
+        let mut pipeline = pipeline();
+        let first = append(&mut pipeline, 1, 1..=5);
+        assert_eq!(report(&mut pipeline, first), Index(5));
+        append(&mut pipeline, 2, 4..=4);
+        assert_eq!(pipeline.log.durable, Index(3));
+        let third = append(&mut pipeline, 2, 5..=9);
+        assert_eq!(report(&mut pipeline, third), Index(9));
+    }
+
+    #[test]
+    fn uncommitted_bytes_follow_appends_replacements_and_commits() {
+        let mut pipeline = pipeline();
+        append(&mut pipeline, 1, 1..=2);
+        append(&mut pipeline, 1, 3..=4);
+        let four = pipeline.log.uncommitted_bytes;
+        append(&mut pipeline, 2, 3..=3);
+        assert!(pipeline.log.uncommitted_bytes < four);
+        pipeline.on_commit(Index(3));
+        assert_eq!(pipeline.log.uncommitted_bytes, 0);
+    }
+}

@@ -356,7 +356,7 @@ impl Replica {
 
     /// A lone voter has nobody to wait for.
     fn campaign_alone(&mut self) {
-        if self.is_only_voter() && self.raft.role() == RoleKind::Follower && self.end == End::Not {
+        if self.raft.role() == RoleKind::Follower && self.end == End::Not && self.is_only_voter() {
             self.raft.campaign();
         }
     }
