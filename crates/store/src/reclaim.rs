@@ -313,8 +313,6 @@ impl Flusher {
             }
             Err(error) => return Err(ReclaimError::Failed(self.fail(error))),
         };
-        let synced = self.vfs.sync_dir(&self.dir);
-        synced.map_err(|error| ReclaimError::Failed(self.fail(error)))?;
         let Whole { segment, handle, len, trailer, usage } = whole;
         self.table.change(|handles| {
             handles.insert(segment, handle.clone());
