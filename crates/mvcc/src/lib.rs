@@ -34,6 +34,9 @@ mod values;
 mod watch;
 mod write;
 
+#[cfg(test)]
+mod model;
+
 pub use compaction::CompactError;
 pub use event::{Batch, Event, EventKind, History, Previous};
 pub use hash::HashKv;

@@ -1,0 +1,267 @@
+//! Readable histories: each script under `tests/scripts` shows one promise of the keyspace.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use goldenscript::{ArgumentConsumer, Command, Runner};
+use mvcc::{
+    Batch, Effort, Event, EventKind, Filter, KeyRange, Keyspace, Options, RangeQuery, RangeResult,
+    ReadError, Reader, Recovery, Txn, WatcherSet, WatcherState, key_value,
+};
+use vfs::memory::Memory;
+
+#[test]
+fn scripts() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts");
+    let mut ran = 0;
+    for script in std::fs::read_dir(dir).unwrap() {
+        goldenscript::run(&mut Play::new(), script.unwrap().path()).unwrap();
+        ran += 1;
+    }
+    assert!(ran > 0, "there are scripts");
+}
+
+/// A keyspace, and one shard's watchers.
+struct Play {
+    keyspace: Keyspace,
+    reader: Reader,
+    watchers: WatcherSet<String>,
+    last: Option<Arc<Batch>>,
+    entry: u64,
+}
+
+impl Play {
+    fn new() -> Play {
+        let mut recovery = Recovery::new();
+        let opened = store::open(
+            Arc::new(Memory::new(1)),
+            Path::new("/store"),
+            store::Options { segment_bytes: 64 << 10, ..store::Options::new(1, 2) },
+            &mut |record| recovery.take(record),
+        )
+        .unwrap();
+        let keyspace =
+            recovery.finish(Options::default(), opened.builder, opened.reader, 0, 0).unwrap();
+        let reader = keyspace.reader();
+        Play { reader, keyspace, watchers: WatcherSet::new(1), last: None, entry: 0 }
+    }
+
+    fn publish(&mut self, is_lost: bool, out: &mut String) {
+        let Some(batch) = self.keyspace.publish() else { return };
+        if is_lost {
+            self.watchers.on_gap();
+            self.watchers.begin(batch.last);
+        }
+        self.watchers.on_batch(&batch, &mut |id, events| deliver(id, events, out));
+        for id in self.watchers.compacted(batch.compact_revision) {
+            writeln!(out, "{id}: cancelled, compacted at {}", batch.compact_revision).unwrap();
+        }
+        self.last = Some(batch);
+    }
+
+    fn end_entry(&mut self) {
+        self.entry += 1;
+        self.keyspace.end_entry(self.entry, 1);
+    }
+
+    fn change(
+        &mut self,
+        name: &str,
+        args: &mut ArgumentConsumer<'_>,
+    ) -> Result<(), Box<dyn Error>> {
+        let key = args.next_pos().ok_or("which key?")?.value.clone();
+        let mut txn = self.keyspace.begin();
+        if name == "put" {
+            let value = args.next_pos().ok_or("which value?")?.value.clone();
+            txn.put(key.as_bytes(), value.as_bytes(), args.lookup_parse("lease")?.unwrap_or(0));
+        } else {
+            let end = args.next_pos().map_or_else(String::new, |arg| arg.value.clone());
+            txn.delete_range(&KeyRange::parse(key.into(), range_end(&end)), &mut |_, _| {});
+        }
+        txn.finish();
+        self.end_entry();
+        Ok(())
+    }
+}
+
+impl Runner for Play {
+    fn run(&mut self, command: &Command) -> Result<String, Box<dyn Error>> {
+        let mut out = String::new();
+        let mut args = command.consume_args();
+        match command.name.as_str() {
+            name @ ("put" | "delete") => {
+                self.change(name, &mut args)?;
+                self.publish(false, &mut out);
+            }
+            // unpublished put|delete …: as part of a larger batch.  gap put|delete …: its batch is lost.
+            name @ ("unpublished" | "gap") => {
+                let what = args.next_pos().ok_or("what?")?.value.clone();
+                self.change(&what, &mut args)?;
+                if name == "gap" {
+                    self.publish(true, &mut out);
+                }
+            }
+            "publish" => self.publish(false, &mut out),
+            // txn "put k v" "delete k" "range": one revision.
+            "txn" => {
+                let mut txn = self.keyspace.begin();
+                for op in args.rest() {
+                    step(&mut txn, &op.value, &mut out)?;
+                }
+                writeln!(out, "revision {}", txn.finish())?;
+                self.end_entry();
+                self.publish(false, &mut out);
+            }
+            "range" | "count" => {
+                let key = args.next_pos().ok_or("which key?")?.value.clone();
+                let end = args.next_pos().map_or_else(String::new, |arg| arg.value.clone());
+                let query = RangeQuery {
+                    revision: args.lookup_parse("rev")?.unwrap_or(0),
+                    limit: args.lookup_parse("limit")?.unwrap_or(0),
+                    count_only: command.name == "count",
+                    ..RangeQuery::new(KeyRange::parse(key.into(), range_end(&end)))
+                };
+                show(self.reader.range(&query, Effort::Now), &mut out);
+            }
+            "compact" => {
+                let revision = args.next_pos().ok_or("where?")?.parse()?;
+                match self.keyspace.compact(revision) {
+                    Ok(()) => writeln!(out, "mark {revision}")?,
+                    Err(error) => writeln!(out, "error: {error}")?,
+                }
+                self.end_entry();
+                self.publish(false, &mut out);
+            }
+            "prune" => while self.keyspace.prune(64) {},
+            "hash" => {
+                let hash = self.reader.hash_kv(0)?;
+                writeln!(out, "{:08x} compacted at {}", hash.hash, hash.compact_revision)?;
+            }
+            "events" => {
+                for event in &self.last.as_ref().ok_or("no batch yet")?.events {
+                    writeln!(out, "{}", line(event))?;
+                }
+            }
+            "watch" => {
+                let id = args.next_pos().ok_or("who?")?.value.clone();
+                let key = args.next_pos().ok_or("which key?")?.value.clone();
+                let end = args.next_pos().ok_or("which end?")?.value.clone();
+                let from = args.lookup_parse("from")?.unwrap_or(0);
+                let filter = args.next_pos().map_or("", |arg| &arg.value);
+                let filter =
+                    Filter { no_put: filter == "no_put", no_delete: filter == "no_delete" };
+                let range = KeyRange::parse(key.into(), range_end(&end));
+                assert!(self.watchers.insert(id, range, from, filter));
+            }
+            "catch_up" => {
+                while let Some(lagging) = {
+                    let first = self.watchers.lagging().next();
+                    first
+                } {
+                    let (id, next) = (&lagging.id, lagging.next);
+                    match self.reader.history(&lagging.range, next, 2, Effort::Now) {
+                        Ok(history) => {
+                            let events = self.watchers.caught_up(id, &history);
+                            if !events.is_empty() {
+                                deliver(id, &events, &mut out);
+                            }
+                        }
+                        Err(ReadError::Compacted) => {
+                            let mark = self.reader.compact_revision();
+                            self.watchers.remove(id);
+                            writeln!(out, "{id}: cancelled, compacted at {mark}")?;
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            }
+            "state" => {
+                for id in ["all", "at", "below", "deletes", "later", "one"] {
+                    let id = id.to_owned();
+                    match self.watchers.state(&id) {
+                        None => {}
+                        Some(WatcherState::Lagging { next }) => {
+                            writeln!(out, "{id}: lagging, needs {next}")?;
+                        }
+                        Some(WatcherState::Synced) => match self.watchers.progress(&id) {
+                            Some(told) => writeln!(out, "{id}: synced, told up to {told}")?,
+                            None => writeln!(out, "{id}: synced, waits for its start")?,
+                        },
+                    }
+                }
+            }
+            name => return Err(format!("unknown command {name}").into()),
+        }
+        args.reject_rest()?;
+        Ok(out)
+    }
+}
+
+fn step(txn: &mut Txn<'_>, op: &str, out: &mut String) -> Result<(), Box<dyn Error>> {
+    match op.split(' ').collect::<Vec<_>>()[..] {
+        ["put", key, value] => {
+            txn.put(key.as_bytes(), value.as_bytes(), 0);
+        }
+        ["delete", key] => {
+            let range = KeyRange::One(Bytes::copy_from_slice(key.as_bytes()));
+            txn.delete_range(&range, &mut |_, _| {});
+        }
+        ["range"] => show(txn.range(&RangeQuery::new(KeyRange::all())), out),
+        _ => return Err(format!("unknown operation {op}").into()),
+    }
+    Ok(())
+}
+
+/// A script writes the zero byte as `0x00` or `\0`.
+fn range_end(text: &str) -> Bytes {
+    if text == "\\0" || text == "0x00" { "\0".into() } else { text.to_owned().into() }
+}
+
+fn show(result: Result<RangeResult, ReadError>, out: &mut String) {
+    match result {
+        Err(error) => writeln!(out, "error: {error}").unwrap(),
+        Ok(result) => {
+            for item in &result.items {
+                let key_value = key_value::decode(&item.bytes).expect("a KeyValue");
+                writeln!(
+                    out,
+                    "{}={} mod={}.{} create={} version={}",
+                    text(&item.key),
+                    text(&key_value.value),
+                    item.revision.main,
+                    item.revision.sub,
+                    item.create,
+                    item.version
+                )
+                .unwrap();
+            }
+            let RangeResult { count, revision, current_revision, .. } = result;
+            writeln!(out, "count {count} at revision {revision} of {current_revision}").unwrap();
+        }
+    }
+}
+
+fn deliver(id: &str, events: &[&Event], out: &mut String) {
+    for event in events {
+        writeln!(out, "{id}: {}", line(event)).unwrap();
+    }
+}
+
+fn line(event: &Event) -> String {
+    let revision = format!("{}.{}", event.revision.main, event.revision.sub);
+    let key = text(&event.key);
+    match event.kind {
+        EventKind::Put => {
+            let value = key_value::decode(&event.kv).expect("a KeyValue").value;
+            format!("{revision} put {key}={}", text(&value))
+        }
+        EventKind::Delete => format!("{revision} delete {key}"),
+    }
+}
+
+fn text(bytes: &Bytes) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
