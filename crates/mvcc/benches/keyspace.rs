@@ -1,2 +1,95 @@
-//! What a put and a get cost.
-fn main() {}
+//! What a put, a get and a count cost at a million keys. Run: `cargo bench -p mvcc`.
+
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use mvcc::{Effort, KeyRange, Keyspace, Options, RangeQuery, Recovery};
+use vfs::memory::Memory;
+
+const KEYS: u64 = 1_000_000;
+const PUTS: u64 = 300_000;
+const GETS: u64 = 1_000_000;
+
+fn main() {
+    let mut recovery = Recovery::new();
+    let opened = store::open(
+        Arc::new(Memory::new(1)),
+        Path::new("/store"),
+        store::Options::new(1, 2),
+        &mut |record| recovery.take(record),
+    )
+    .expect("an empty store opens");
+    let options = Options { value_bytes_max: 4 << 30, ..Options::default() };
+    let mut keyspace =
+        recovery.finish(options, opened.builder, opened.reader, 0, 0).expect("nothing is wrong");
+    let value = vec![7; 256];
+    let mut entry = 0;
+
+    measure("put, new keys", KEYS, || {
+        for number in 0..KEYS {
+            put(&mut keyspace, &mut entry, number, &value);
+        }
+    });
+    measure("put, random present keys", PUTS, || {
+        for number in 0..PUTS {
+            put(&mut keyspace, &mut entry, mix(number) % KEYS, &value);
+        }
+    });
+    keyspace.publish();
+    let reader = keyspace.reader();
+    measure("get, random", GETS, || {
+        for number in 0..GETS {
+            let key = Bytes::from(key(mix(number) % KEYS));
+            let result = reader.range(&RangeQuery::new(KeyRange::One(key)), Effort::Now);
+            assert_eq!(black_box(result).expect("in memory").count, 1);
+        }
+    });
+    measure("count, random ranges", GETS / 10, || {
+        for number in 0..GETS / 10 {
+            let start = Bytes::from(key(mix(number) % KEYS));
+            black_box(reader.count(&KeyRange::From(start), 0, Effort::Now).expect("current"));
+        }
+    });
+    measure("hash, whole keyspace (per key)", KEYS, || {
+        black_box(reader.hash_kv(0).expect("current"));
+    });
+    keyspace.compact(keyspace.revision()).expect("above the mark");
+    keyspace.publish();
+    measure("prune, whole keyspace (per key)", KEYS, || while keyspace.prune(256) {});
+}
+
+/// One entry with one put; a publish per 64 entries and a frame per 4096, as a busy member does.
+fn put(keyspace: &mut Keyspace, entry: &mut u64, number: u64, value: &[u8]) {
+    let mut txn = keyspace.begin();
+    txn.put(&key(number), value, 0);
+    txn.finish();
+    *entry += 1;
+    keyspace.end_entry(*entry, 1);
+    if entry.is_multiple_of(64) {
+        black_box(keyspace.publish());
+    }
+    if entry.is_multiple_of(4096) {
+        drop(black_box(keyspace.take_frame()));
+    }
+}
+
+fn key(number: u64) -> Vec<u8> {
+    format!("/registry/pods/default/pod-{:012x}", mix(number)).into_bytes()
+}
+
+/// Spreads numbers over all 64 bits, each to another.
+fn mix(number: u64) -> u64 {
+    let mixed = (number ^ (number >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+}
+
+#[allow(clippy::disallowed_methods, reason = "a measurement needs a clock")]
+fn measure(what: &str, times: u64, work: impl FnOnce()) {
+    let start = Instant::now();
+    work();
+    let nanoseconds = start.elapsed().as_nanos() / u128::from(times);
+    println!("{what:36} {nanoseconds:6} ns");
+}

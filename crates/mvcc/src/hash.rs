@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_crc_continues_with_bytes_or_with_their_crc() {
-        let text: Vec<u8> = (0..10_000u32).map(|n| (n * n >> 3) as u8).collect();
+        let text: Vec<u8> = (0..10_000u32).map(|n| ((n * n) >> 3) as u8).collect();
         for len in [0, 1, 2, 17, 300, 4095, 4096, 9_000] {
             let mut crc = Crc::new(b"key");
             crc.summed(crc32c::crc32c(&text[..len]), u32::try_from(len).unwrap());

@@ -126,7 +126,7 @@ impl Model {
 fn encode(change: &Change, is_stored: bool) -> Vec<u8> {
     let mut out = vec![0x0a, u8::try_from(change.key.len()).unwrap()];
     out.extend_from_slice(&change.key);
-    let mut number = |out: &mut Vec<u8>, tag: u8, n: i64| {
+    let number = |out: &mut Vec<u8>, tag: u8, n: i64| {
         if n != 0 {
             out.push(tag);
             key_value::put_varint(out, n.cast_unsigned());
@@ -437,10 +437,7 @@ impl Follower {
     }
 
     fn catch_up(&mut self, member: &Member) {
-        while let Some(lagging) = {
-            let first = self.set.lagging().next();
-            first
-        } {
+        while let Some(lagging) = { self.set.lagging().next() } {
             let reader = member.keyspace.reader();
             let history = reader.history(&lagging.range, lagging.next, 3, Effort::Disk).unwrap();
             for event in self.set.caught_up(&0, &history) {
@@ -459,7 +456,7 @@ fn run(steps: Vec<Step>, options: Options) {
     let mut mark = -1;
     let mut pins: Vec<(Pin, BTreeMap<Vec<u8>, Change>)> = Vec::new();
     let mut follower = Follower::new(1);
-    let mut losable = 0u32;
+    let mut published_times = 0u32;
     for step in steps {
         match step {
             Step::Txn(ops) => {
@@ -485,9 +482,9 @@ fn run(steps: Vec<Step>, options: Options) {
                 assert_eq!(batch.is_some(), published < model.current || model.mark < mark);
                 (published, model.mark) = (model.current, mark);
                 // What a watcher needs is told before it is compacted away, or never.
-                losable += 1;
+                published_times += 1;
                 if let Some(batch) = batch {
-                    if losable % 4 == 0 {
+                    if published_times.is_multiple_of(4) {
                         follower.set.lag(&0);
                     }
                     let told = &mut follower.told;

@@ -17,8 +17,7 @@
 //!
 //! Batches and stretches of history hold whole revisions, so whatever is delivered does.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::Hash;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
@@ -99,11 +98,11 @@ impl<Id> Watcher<Id> {
 pub struct WatcherSet<Id> {
     /// Every batch up to this main revision has been here, or is known to be missing.
     seen: i64,
-    names: HashMap<Id, u32>,
+    names: BTreeMap<Id, u32>,
     slots: Vec<Option<Watcher<Id>>>,
     free: Vec<u32>,
     /// Watchers of one key, by key.
-    of_key: HashMap<Bytes, Vec<u32>>,
+    of_key: BTreeMap<Bytes, Vec<u32>>,
     of_range: Intervals,
     /// Lagging watchers by ticket, those first that wait longest.
     queue: BTreeMap<u64, u32>,
@@ -111,15 +110,15 @@ pub struct WatcherSet<Id> {
     tickets: u64,
 }
 
-impl<Id: Clone + Eq + Hash> WatcherSet<Id> {
+impl<Id: Clone + Ord> WatcherSet<Id> {
     /// No watchers; `revision` is the current one.
     pub fn new(revision: i64) -> WatcherSet<Id> {
         WatcherSet {
             seen: revision,
-            names: HashMap::new(),
+            names: BTreeMap::new(),
             slots: Vec::new(),
             free: Vec::new(),
-            of_key: HashMap::new(),
+            of_key: BTreeMap::new(),
             of_range: Intervals::default(),
             queue: BTreeMap::new(),
             tickets: 0,

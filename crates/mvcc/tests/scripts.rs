@@ -1,5 +1,7 @@
 //! Readable histories: each script under `tests/scripts` shows one promise of the keyspace.
 
+#![allow(clippy::unwrap_used)]
+
 use std::error::Error;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -14,6 +16,7 @@ use mvcc::{
 use vfs::memory::Memory;
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a test finds its scripts on the real disk")]
 fn scripts() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts");
     let mut ran = 0;
@@ -157,10 +160,7 @@ impl Runner for Play {
                 assert!(self.watchers.insert(id, range, from, filter));
             }
             "catch_up" => {
-                while let Some(lagging) = {
-                    let first = self.watchers.lagging().next();
-                    first
-                } {
+                while let Some(lagging) = { self.watchers.lagging().next() } {
                     let (id, next) = (&lagging.id, lagging.next);
                     match self.reader.history(&lagging.range, next, 2, Effort::Now) {
                         Ok(history) => {
