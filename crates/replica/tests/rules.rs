@@ -26,6 +26,7 @@
 //! 17. a refused change is none                                                      `a_refused_change_changes_nothing`
 //! Leases
 //! 18. an expiry is appended by the leader of the term, and never forwarded          `an_expiry_is_never_forwarded`
+//!                                                                                   `an_expiry_dies_with_the_term_in_which_it_was_decided`
 //! 19. keep-alives wait for apply, followers name the leader                         `a_keep_alive_goes_to_the_leader`
 //! The end
 //! 20. a failed sync ends the member, and nothing leaves                             `a_failed_sync_is_final`
@@ -792,6 +793,30 @@ fn an_expiry_is_never_forwarded() {
     assert!(!house.sent[from..].iter().any(is_prop), "it forwarded a revoke");
     assert_eq!(house.node(leader).lease_answer(), Some(Err(LeaseRefusal::LeadershipLost)));
     assert_eq!(house.node(leader).get("k").as_deref(), Some("v"));
+}
+
+/// In one turn the lease's time is over and another leader is heard: raft would pass the revoke on to it.
+#[test]
+fn an_expiry_dies_with_the_term_in_which_it_was_decided() {
+    let (mut house, leader) = three();
+    house.node(leader).propose(grant_request(5, 3));
+    house.settle();
+    house.ticks(29);
+    assert_eq!(house.node(leader).view().state.leases().len(), 1);
+    let status = house.node(leader).replica().status();
+    let news = raft::Message {
+        kind: MessageKind::Heartbeat,
+        from: house.followers(leader)[0],
+        to: leader,
+        term: raft::Term(status.term.0 + 1),
+        ..raft::Message::default()
+    };
+    let node = house.node(leader);
+    node.tick(1);
+    node.inbox.push_back(Input::Messages(vec![news]));
+    let out = node.turn();
+    assert!(!node.leads());
+    assert!(!out.messages.iter().any(is_prop), "it forwarded a revoke");
 }
 
 #[test]
