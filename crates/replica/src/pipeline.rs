@@ -834,9 +834,9 @@ impl Pipeline {
 
     /// Only what a synced mark covers is released, and nothing that the receiver of a snapshot will ask for next.
     fn release_log(&mut self, raft: &mut Raft, out: &mut Output) {
-        let needed = self.outgoing.values().filter_map(|outgoing| match outgoing {
-            Outgoing::Wanted(_) | Outgoing::Pinning(_) => Some(self.store.written),
-            Outgoing::Sending(index) | Outgoing::Sent(index, _) => Some(*index),
+        let needed = self.outgoing.values().map(|outgoing| match outgoing {
+            Outgoing::Wanted(_) | Outgoing::Pinning(_) => self.store.written,
+            Outgoing::Sending(index) | Outgoing::Sent(index, _) => *index,
         });
         let up_to = needed.fold(self.log.release_wanted, Index::min);
         if up_to > self.log.released && self.install.is_none() {
@@ -997,7 +997,7 @@ mod tests {
         assert_eq!(report(&mut pipeline, second), Index(5));
     }
 
-    /// 1. Entries 1 to 5 of term 1 are handed out. 2. A new leader replaces 4 and 5 with one of term 2. 3. The report of
+    /// Entries 1 to 5 of term 1 are handed out; then a new leader replaces 4 and 5 with one of term 2; then the report of
     /// the first append comes. Entry 4 of term 2 may be committed, even applied; a frame with it must wait all the same.
     #[test]
     fn a_late_report_does_not_speak_for_what_was_replaced() {

@@ -229,10 +229,8 @@ impl Replica {
         self.raft.tick();
         self.pipeline.tick(elapsed);
         self.state.reader().tick_pins(self.pin_idle_ticks);
-        if self.clock.tick(elapsed) {
-            self.reads.ask(Reader::Clock, self.tick);
-            self.clock_asks = true;
-        } else if self.clock.doubts() && !self.clock_asks {
+        let begins_to_doubt = self.clock.tick(elapsed);
+        if begins_to_doubt || self.clock.doubts() && !self.clock_asks {
             self.reads.ask(Reader::Clock, self.tick);
             self.clock_asks = true;
         }

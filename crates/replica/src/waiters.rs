@@ -17,8 +17,7 @@
 //!
 //! Time is given by the caller in milliseconds of any clock that does not go back.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::BTreeMap;
 
 use raft::{Index, NodeId};
 use state_machine::RequestId;
@@ -83,7 +82,7 @@ pub fn shard_of(id: RequestId, member: NodeId) -> Option<Shard> {
 pub struct Waiters<T> {
     names: Names,
     limit: usize,
-    waiting: HashMap<u64, T, BuildHasherDefault<NameHasher>>,
+    waiting: BTreeMap<u64, T>,
     // Names by deadline bucket. Names that were answered stay until their bucket is due, and are not found then.
     deadlines: BTreeMap<u64, Vec<u64>>,
 }
@@ -95,7 +94,7 @@ impl<T> Waiters<T> {
         Waiters {
             names: Names::new(member, shard, start_ms),
             limit,
-            waiting: HashMap::default(),
+            waiting: BTreeMap::new(),
             deadlines: BTreeMap::new(),
         }
     }
@@ -140,9 +139,7 @@ impl<T> Waiters<T> {
     /// All of them, because nobody will be answered any more.
     pub fn drain(&mut self) -> Vec<(RequestId, T)> {
         self.deadlines.clear();
-        let mut all: Vec<_> = self.waiting.drain().map(|(id, w)| (RequestId(id), w)).collect();
-        all.sort_by_key(|(id, _)| id.0);
-        all
+        std::mem::take(&mut self.waiting).into_iter().map(|(id, w)| (RequestId(id), w)).collect()
     }
 
     /// How many wait.
@@ -266,26 +263,6 @@ impl<T> ReadWaits<T> {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.count == 0
-    }
-}
-
-/// Names are counted up, so spreading their bits is enough; a fixed function also keeps simulation repeatable.
-#[derive(Default)]
-struct NameHasher(u64);
-
-impl Hasher for NameHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
     }
 }
 
