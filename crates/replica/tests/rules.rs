@@ -1,5 +1,6 @@
 //! The rules of a replica, one test each: who may do what before whom, whatever the order in which workers finish.
 //!
+//! ```text
 //! Order between log and store
 //!  1. a frame is written only when the log is durable up to its last entry        `a_stalled_log_holds_frames_back`
 //!  2. the quorum commits and apply answers without the local sync                  the same
@@ -31,6 +32,9 @@
 //! The end
 //! 20. a failed sync ends the member, and nothing leaves                             `a_failed_sync_is_final`
 //! 21. leadership is handed over, and what is applied is durable                     `the_end_hands_leadership_over`
+//! ```
+
+#![allow(clippy::unwrap_used)]
 
 mod house;
 

@@ -272,7 +272,7 @@ impl Node {
         self.answers.extend(out.answers.drain(..).flat_map(|(_, answers)| answers));
         self.peer_answers.append(&mut out.peer_answers);
         self.notices.extend(out.notices.iter().cloned());
-        self.trace.extend(out.trace.drain(..));
+        self.trace.append(&mut out.trace);
         out
     }
 
