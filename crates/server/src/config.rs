@@ -424,6 +424,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Where log lines go: `stdout`, `stderr` or paths.
     pub log_outputs: Vec<String>,
+    /// Sizes of the log's and the store's files, if not the usual ones. No flag: tests make them small.
+    pub segment_bytes: Option<replica::SegmentBytes>,
     /// What is worth a warning once there is a log.
     pub warnings: Vec<(String, String)>,
 }
@@ -761,6 +763,7 @@ fn build(given: Given, warnings: Vec<(String, String)>) -> Result<Config, Config
         log_level,
         log_format,
         log_outputs,
+        segment_bytes: None,
         warnings,
     })
 }

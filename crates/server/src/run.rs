@@ -408,6 +408,9 @@ fn replica_config(
     made.snapshot_count = config.snapshot_count;
     made.snapshot_catchup_entries = config.snapshot_catchup_entries;
     made.sync = !config.unsafe_no_fsync;
+    if let Some(segment_bytes) = config.segment_bytes {
+        made.segment_bytes = segment_bytes;
+    }
     // Members that start together must not campaign together.
     made.seed = start_ms ^ identity.node_id.rotate_left(17) ^ u64::from(std::process::id());
     made.start_ms = start_ms;

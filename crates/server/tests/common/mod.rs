@@ -1,0 +1,118 @@
+//! A lone member in this process, on ports that the system chooses, and an h2 client to talk to it.
+
+use std::net::SocketAddr;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use h2::client::SendRequest;
+use http::{HeaderMap, Request};
+use server::config::{self, Action};
+use server::run::Member;
+
+/// A member and the directory that goes with it.
+pub struct Lone {
+    pub member: Option<Member>,
+    pub address: SocketAddr,
+    _directory: tempfile::TempDir,
+}
+
+impl Lone {
+    /// Starts one with these flags besides the necessary ones.
+    pub fn start(flags: &[&str]) -> Lone {
+        let directory = tempfile::tempdir().unwrap();
+        let mut arguments: Vec<String> = [
+            "--listen-client-urls=http://127.0.0.1:0",
+            "--advertise-client-urls=http://127.0.0.1:1",
+            "--listen-peer-urls=http://127.0.0.1:0",
+            "--initial-advertise-peer-urls=http://127.0.0.1:2",
+            "--unsafe-no-fsync",
+        ]
+        .iter()
+        .chain(flags)
+        .map(ToString::to_string)
+        .collect();
+        arguments.push(format!("--data-dir={}", directory.path().join("data").display()));
+        let Action::Run(mut config) = config::parse(&arguments, []).unwrap() else {
+            panic!("these flags start a member")
+        };
+        // Whole-sized files would be preallocated again and again.
+        config.segment_bytes = Some(replica::SegmentBytes { wal: 4 << 20, store: 4 << 20 });
+        let member = Member::start(*config).unwrap();
+        let address = member.client_addresses()[0];
+        Lone { member: Some(member), address, _directory: directory }
+    }
+
+    /// An HTTP/2 connection.
+    #[allow(dead_code)]
+    pub async fn connect(&self) -> SendRequest<Bytes> {
+        let tcp = tokio::net::TcpStream::connect(self.address).await.unwrap();
+        let (client, connection) = h2::client::handshake(tcp).await.unwrap();
+        tokio::spawn(async move {
+            // The connection ends with the test, by whichever side.
+            drop(connection.await);
+        });
+        client.ready().await.unwrap()
+    }
+}
+
+impl Drop for Lone {
+    fn drop(&mut self) {
+        if let Some(member) = self.member.take() {
+            member.stop();
+        }
+    }
+}
+
+/// A message with gRPC's prefix.
+#[allow(dead_code)]
+pub fn framed(message: &[u8]) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_u8(0);
+    out.put_u32(message.len() as u32);
+    out.put_slice(message);
+    out.freeze()
+}
+
+/// A gRPC request's head.
+#[allow(dead_code)]
+pub fn head(path: &str) -> Request<()> {
+    Request::post(format!("http://member{path}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .unwrap()
+}
+
+/// What a call came to: the body, and code and text from trailers or, if there was nothing else, the head.
+#[allow(dead_code)]
+pub struct Outcome {
+    pub body: Bytes,
+    pub code: u32,
+    pub text: String,
+}
+
+/// Makes a unary call with these body bytes.
+#[allow(dead_code)]
+pub async fn call(client: &mut SendRequest<Bytes>, request: Request<()>, body: Bytes) -> Outcome {
+    let (response, mut send) = client.send_request(request, false).unwrap();
+    send.send_data(body, true).unwrap();
+    outcome(response).await
+}
+
+/// Waits for a call's end.
+#[allow(dead_code)]
+pub async fn outcome(response: h2::client::ResponseFuture) -> Outcome {
+    let response = response.await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-type"], "application/grpc");
+    let (head, mut stream) = response.into_parts();
+    let mut body = BytesMut::new();
+    while let Some(chunk) = stream.data().await {
+        let chunk = chunk.unwrap();
+        stream.flow_control().release_capacity(chunk.len()).unwrap();
+        body.extend_from_slice(&chunk);
+    }
+    let trailers: HeaderMap = stream.trailers().await.unwrap().unwrap_or(head.headers);
+    let code = trailers["grpc-status"].to_str().unwrap().parse().unwrap();
+    let text = trailers.get("grpc-message").map_or("", |text| text.to_str().unwrap()).to_string();
+    Outcome { body: body.freeze(), code, text }
+}
