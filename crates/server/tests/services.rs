@@ -29,7 +29,7 @@ fn put(key: &str, value: &str) -> PutRequest {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn what_is_written_is_read_and_outlives_a_restart_of_nothing_but_the_call() {
+async fn what_is_written_is_read_until_it_is_compacted() {
     let lone = Lone::start(&[]);
     let mut kv = KvClient::new(channel(&lone).await);
     let first = kv.put(put("a", "1")).await.unwrap().into_inner().header.unwrap();
@@ -74,6 +74,25 @@ async fn what_is_written_is_read_and_outlives_a_restart_of_nothing_but_the_call(
         .into_inner();
     assert_eq!(status.leader, status.header.unwrap().member_id);
     assert!(status.errors.is_empty(), "{:?}", status.errors);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_member_that_ended_well_begins_again_with_what_it_had() {
+    let mut lone = Lone::start(&[]);
+    let mut kv = KvClient::new(channel(&lone).await);
+    kv.put(put("a", "1")).await.unwrap();
+    let before = kv.put(put("b", "2")).await.unwrap().into_inner().header.unwrap();
+    drop(kv);
+    tokio::task::block_in_place(|| lone.restart());
+    let mut kv = KvClient::new(channel(&lone).await);
+    let all = RangeRequest { key: "a".into(), range_end: "z".into(), ..Default::default() };
+    let found = kv.range(all).await.unwrap().into_inner();
+    assert_eq!(found.count, 2);
+    let header = found.header.unwrap();
+    assert_eq!(header.revision, before.revision);
+    assert_eq!((header.cluster_id, header.member_id), (before.cluster_id, before.member_id));
+    let after = kv.put(put("c", "3")).await.unwrap().into_inner().header.unwrap();
+    assert_eq!(after.revision, before.revision + 1);
 }
 
 /// A watch stream: what is asked, and what comes.

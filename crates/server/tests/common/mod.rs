@@ -12,33 +12,27 @@ use server::run::Member;
 pub struct Lone {
     pub member: Option<Member>,
     pub address: SocketAddr,
-    _directory: tempfile::TempDir,
+    flags: Vec<String>,
+    directory: tempfile::TempDir,
 }
 
 impl Lone {
     /// Starts one with these flags besides the necessary ones.
     pub fn start(flags: &[&str]) -> Lone {
         let directory = tempfile::tempdir().unwrap();
-        let mut arguments: Vec<String> = [
-            "--listen-client-urls=http://127.0.0.1:0",
-            "--advertise-client-urls=http://127.0.0.1:1",
-            "--listen-peer-urls=http://127.0.0.1:0",
-            "--initial-advertise-peer-urls=http://127.0.0.1:2",
-            "--unsafe-no-fsync",
-        ]
-        .iter()
-        .chain(flags)
-        .map(ToString::to_string)
-        .collect();
-        arguments.push(format!("--data-dir={}", directory.path().join("data").display()));
-        let Action::Run(mut config) = config::parse(&arguments, []).unwrap() else {
-            panic!("these flags start a member")
-        };
-        // Whole-sized files would be preallocated again and again.
-        config.segment_bytes = Some(replica::SegmentBytes { wal: 4 << 20, store: 4 << 20 });
-        let member = Member::start(*config).unwrap();
+        let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
+        let member = run(&flags, &directory);
         let address = member.client_addresses()[0];
-        Lone { member: Some(member), address, _directory: directory }
+        Lone { member: Some(member), address, flags, directory }
+    }
+
+    /// Ends the member and starts it again on its directory.
+    #[allow(dead_code)]
+    pub fn restart(&mut self) {
+        self.member.take().unwrap().stop();
+        let member = run(&self.flags, &self.directory);
+        self.address = member.client_addresses()[0];
+        self.member = Some(member);
     }
 
     /// An HTTP/2 connection.
@@ -60,6 +54,27 @@ impl Drop for Lone {
             member.stop();
         }
     }
+}
+
+fn run(flags: &[String], directory: &tempfile::TempDir) -> Member {
+    let mut arguments: Vec<String> = [
+        "--listen-client-urls=http://127.0.0.1:0",
+        "--advertise-client-urls=http://127.0.0.1:1",
+        "--listen-peer-urls=http://127.0.0.1:0",
+        "--initial-advertise-peer-urls=http://127.0.0.1:2",
+        "--unsafe-no-fsync",
+    ]
+    .iter()
+    .map(ToString::to_string)
+    .collect();
+    arguments.extend_from_slice(flags);
+    arguments.push(format!("--data-dir={}", directory.path().join("data").display()));
+    let Action::Run(mut config) = config::parse(&arguments, []).unwrap() else {
+        panic!("these flags start a member")
+    };
+    // Whole-sized files would be preallocated again and again.
+    config.segment_bytes = Some(replica::SegmentBytes { wal: 4 << 20, store: 4 << 20 });
+    Member::start(*config).unwrap()
 }
 
 /// A message with gRPC's prefix.
