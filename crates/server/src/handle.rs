@@ -135,7 +135,7 @@ impl<T> Inbox<T> {
 
     /// Waits for items and takes all of them; `None` once the inbox is closed and empty.
     pub fn take(&self) -> Option<Vec<T>> {
-        self.wait(|items| mem::take(items))
+        self.wait(mem::take)
     }
 
     /// Waits for items and takes the first alone, for threads that share an inbox.

@@ -4,6 +4,11 @@
 //! it ([`run`]), what they know of each other ([`handle`]), and how clients are served ([`serve`], [`grpc`],
 //! [`http`]).
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "here are the clock, the threads, the sockets and the files; nothing here is simulated"
+)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod config;

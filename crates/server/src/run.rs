@@ -126,7 +126,7 @@ fn serve(config: Config) -> ExitCode {
     // The next signal forces the end; so does the thread when it is done.
     let handle = signals.handle();
     let forced = std::thread::Builder::new().name("force".to_string()).spawn(move || {
-        for signal in signals.forever() {
+        if let Some(signal) = signals.forever().next() {
             log!(Warn, "received a second signal; ending at once", "signal" => signal as u32);
             log::flush(Duration::from_millis(200));
             std::process::exit(1);

@@ -1,5 +1,11 @@
 //! What a connection does with clients that are wrong, slow, or gone.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may stop where it stands, and looks at the real clock"
+)]
+
 mod common;
 
 use std::time::Duration;

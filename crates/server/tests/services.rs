@@ -1,5 +1,11 @@
 //! The services end to end, through the generated client stubs.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may stop where it stands, and looks at the real clock"
+)]
+
 mod common;
 
 use common::Lone;
