@@ -15,7 +15,7 @@
 use std::collections::BTreeMap;
 use std::mem;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -47,6 +47,10 @@ pub struct Node {
     pub config: Config,
     /// Member and cluster.
     pub identity: Identity,
+    /// Where received snapshots are written.
+    pub vfs: Arc<dyn vfs::Vfs>,
+    /// What the replica was told at its start.
+    pub replica_config: replica::Config,
     /// The applied state and the standing in raft.
     pub view: View,
     /// Counters for `/metrics`.

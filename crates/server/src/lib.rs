@@ -18,6 +18,7 @@ pub mod http;
 pub mod identity;
 pub mod log;
 pub mod metrics;
+pub mod peer;
 pub mod run;
 pub mod serve;
 pub mod steward;

@@ -329,7 +329,7 @@ fn quote(text: &str, out: &mut String) {
 }
 
 /// RFC 3339 in UTC with microseconds.
-fn timestamp(at: SystemTime) -> String {
+pub(crate) fn timestamp(at: SystemTime) -> String {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, rest) = ((since.as_secs() / 86_400) as i64, since.as_secs() % 86_400);
     // Days to a civil date, with years that begin in March (Howard Hinnant's algorithm).

@@ -30,6 +30,7 @@ use crate::handle::{
 use crate::identity;
 use crate::log;
 use crate::metrics::Metrics;
+use crate::peer;
 use crate::serve::limits::ACCEPTED_MAX;
 use crate::serve::shard::Shard;
 use crate::steward;
@@ -191,9 +192,9 @@ impl Member {
         let shards = std::thread::available_parallelism()
             .map_or(1, |cores| cores.get().min(usize::from(replica::SHARDS_MAX)))
             as u8;
-        let opened =
-            replica::open(vfs, replica_config(&config, identity, shards, start_ms), bootstrap)
-                .map_err(|error| StartError(error.to_string()))?;
+        let replica_config = replica_config(&config, identity, shards, start_ms);
+        let opened = replica::open(vfs.clone(), replica_config.clone(), bootstrap)
+            .map_err(|error| StartError(error.to_string()))?;
         for sentence in &opened.found {
             log!(Warn, "found and mended at the start", "what" => sentence);
         }
@@ -207,6 +208,8 @@ impl Member {
 
         let node = Arc::new(Node {
             identity,
+            vfs,
+            replica_config,
             view: opened.view,
             metrics: Metrics::default(),
             replica: ReplicaInbox::default(),
@@ -291,7 +294,7 @@ impl Member {
                 })
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let peers = thread("peers", &node, move |node| alone(&node, peer_listeners))?;
+        let peers = thread("peers", &node, move |node| peer::run(&node, peer_listeners))?;
         let replica = opened.replica;
         let replica = thread("replica", &node, move |node| drive(&node, replica))?;
 
@@ -530,19 +533,6 @@ async fn accept_on(node: Arc<Node>, listener: tokio::net::TcpListener) {
             }
         }
     }
-}
-
-/// The peers' thread of a member that has none: it keeps the peer port taken and drops what is addressed to
-/// nobody.
-fn alone(node: &Arc<Node>, listeners: Vec<TcpListener>) {
-    on_own_runtime(std::future::poll_fn(|cx| {
-        let events = node.peers.take(cx.waker());
-        match events.iter().any(|event| matches!(event, PeerEvent::Stop)) {
-            true => std::task::Poll::Ready(()),
-            false => std::task::Poll::Pending,
-        }
-    }));
-    drop(listeners);
 }
 
 /// The replica's thread: inputs in, one output per turn out, and the clock's ticks.

@@ -10,6 +10,7 @@ use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
 
 use crate::config::{CLUSTER_VERSION, SERVER_VERSION};
+use crate::handle::Node;
 use crate::metrics;
 use crate::serve::shard::Shard;
 
@@ -44,7 +45,7 @@ pub async fn answer(shard: &Rc<Shard>, method: &Method, uri: &Uri) -> Response<S
         return response;
     }
     match path {
-        "/version" => page(StatusCode::OK, "application/json", version(shard)),
+        "/version" => page(StatusCode::OK, "application/json", version(&shard.node)),
         "/metrics" => page(
             StatusCode::OK,
             "text/plain; version=0.0.4; charset=utf-8",
@@ -68,8 +69,9 @@ fn page(status: StatusCode, content: &'static str, body: String) -> Response<Str
     response
 }
 
-fn version(shard: &Shard) -> String {
-    let cluster = shard.view.state.cluster();
+/// The versions of this binary, of the cluster and of what it stores, as JSON.
+pub(crate) fn version(node: &Node) -> String {
+    let cluster = node.view.state.cluster();
     let (decided, storage) = match &cluster.version {
         Some(version) => {
             (format!("{}.{}.{}", version.major, version.minor, version.patch), CLUSTER_VERSION)

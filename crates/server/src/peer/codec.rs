@@ -279,10 +279,15 @@ mod tests {
 
     #[test]
     fn appends_arrive_as_they_were_sent_in_pieces_of_any_size() {
-        let messages = [append(3, 2, 7, 2), append(3, 3, 9, 3), append(3, 3, 12, 0), append(4, 3, 5, 1)];
+        let messages =
+            [append(3, 2, 7, 2), append(3, 3, 9, 3), append(3, 3, 12, 0), append(4, 3, 5, 1)];
         for kind in [StreamKind::Append, StreamKind::Message] {
             for piece in [1, 7, 1000] {
-                assert_eq!(through(kind, &messages, piece), messages, "{kind:?} in pieces of {piece}");
+                assert_eq!(
+                    through(kind, &messages, piece),
+                    messages,
+                    "{kind:?} in pieces of {piece}"
+                );
             }
         }
     }
@@ -300,7 +305,8 @@ mod tests {
 
     #[test]
     fn what_no_peer_sends_is_refused_before_it_is_believed() {
-        let decode = |kind, bytes: &[u8]| Decoder::new(kind, 1, 2).decode(&mut BytesMut::from(bytes));
+        let decode =
+            |kind, bytes: &[u8]| Decoder::new(kind, 1, 2).decode(&mut BytesMut::from(bytes));
         assert!(decode(StreamKind::Append, &[9]).is_err());
         assert!(decode(StreamKind::Append, &[1, 255, 255, 255, 255, 255, 255, 255, 255]).is_err());
         assert!(decode(StreamKind::Append, &[2, 255, 255, 255, 255, 255, 255, 255, 255]).is_err());

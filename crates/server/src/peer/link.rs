@@ -79,12 +79,21 @@ impl Link {
         });
         // The tasks hold the link weakly, for it is the link that ends them.
         let tasks = [
-            tokio::task::spawn_local(read_streams(peers.clone(), Rc::downgrade(&link), StreamKind::Message)),
-            tokio::task::spawn_local(read_streams(peers.clone(), Rc::downgrade(&link), StreamKind::Append)),
+            tokio::task::spawn_local(read_streams(
+                peers.clone(),
+                Rc::downgrade(&link),
+                StreamKind::Message,
+            )),
+            tokio::task::spawn_local(read_streams(
+                peers.clone(),
+                Rc::downgrade(&link),
+                StreamKind::Append,
+            )),
             tokio::task::spawn_local(post(peers.clone(), Rc::downgrade(&link), receiver)),
             tokio::task::spawn_local(ask_version(peers.clone(), Rc::downgrade(&link))),
         ];
-        *link.tasks.borrow_mut() = tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect();
+        *link.tasks.borrow_mut() =
+            tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect();
         link
     }
 
@@ -108,7 +117,8 @@ impl Link {
 
     /// Remembers what the other member says of itself.
     pub(super) fn meet(&self, headers: &http::HeaderMap) {
-        let ours = headers.get(wire::SNAPSHOT_FORM).is_some_and(|form| form == wire::SNAPSHOT_FORM_NUMBER);
+        let ours =
+            headers.get(wire::SNAPSHOT_FORM).is_some_and(|form| form == wire::SNAPSHOT_FORM_NUMBER);
         self.takes_our_snapshots.set(ours);
     }
 
@@ -139,7 +149,8 @@ impl Link {
         };
         for kind in kinds {
             let mut stream = self.stream(*kind).borrow_mut();
-            let Some(attached) = stream.as_mut().filter(|attached| !attached.grower.is_closed()) else {
+            let Some(attached) = stream.as_mut().filter(|attached| !attached.grower.is_closed())
+            else {
                 continue;
             };
             if attached.grower.waiting() + attached.batch.len() > STREAM_BYTES_MAX {
@@ -158,7 +169,8 @@ impl Link {
     pub(super) fn flush(&self) {
         for kind in [StreamKind::Message, StreamKind::Append] {
             let mut stream = self.stream(kind).borrow_mut();
-            let Some(attached) = stream.as_mut().filter(|attached| !attached.batch.is_empty()) else {
+            let Some(attached) = stream.as_mut().filter(|attached| !attached.batch.is_empty())
+            else {
                 continue;
             };
             if attached.grower.try_push(attached.batch.split().freeze()).is_err() {
@@ -243,26 +255,39 @@ async fn read_streams(peers: Rc<Peers>, link: std::rc::Weak<Link>, kind: StreamK
     }
 }
 
-async fn dial(peers: &Rc<Peers>, link: &Link, kind: StreamKind) -> Result<hyper::body::Incoming, String> {
+async fn dial(
+    peers: &Rc<Peers>,
+    link: &Link,
+    kind: StreamKind,
+) -> Result<hyper::body::Incoming, String> {
     let mut headers = peers.headers();
     if let Ok(to) = http::HeaderValue::from_str(&format!("{:x}", link.id)) {
         headers.insert(wire::TO, to);
     }
     let path = format!("/raft/stream/{}/{:x}", kind.name(), peers.node.identity.node_id);
     let patience = peers.dial_patience();
-    let response =
-        wire::send(&link.url(), Method::GET, &path, headers, OutBody::whole(""), patience, patience)
-            .await
-            .map_err(|error| error.to_string())?;
+    let response = wire::send(
+        &link.url(),
+        Method::GET,
+        &path,
+        headers,
+        OutBody::whole(""),
+        patience,
+        patience,
+    )
+    .await
+    .map_err(|error| error.to_string())?;
     let (head, body) = response.into_parts();
     match head.status {
         StatusCode::OK => {
             link.meet(&head.headers);
             Ok(body)
         }
-        StatusCode::GONE => Err("the other member says that this one was removed from the cluster; if it \
+        StatusCode::GONE => {
+            Err("the other member says that this one was removed from the cluster; if it \
              was, end it and start a new one with an empty data directory"
-            .to_string()),
+                .to_string())
+        }
         status => {
             let text = wire::read_whole(body, 64 << 10).await.unwrap_or_default();
             Err(format!("{status}: {}", String::from_utf8_lossy(&text).trim()))
@@ -271,7 +296,12 @@ async fn dial(peers: &Rc<Peers>, link: &Link, kind: StreamKind) -> Result<hyper:
 }
 
 /// Reads until the stream ends; why it ended.
-async fn read(peers: &Rc<Peers>, link: &Link, kind: StreamKind, mut body: hyper::body::Incoming) -> String {
+async fn read(
+    peers: &Rc<Peers>,
+    link: &Link,
+    kind: StreamKind,
+    mut body: hyper::body::Incoming,
+) -> String {
     let own = peers.node.identity.node_id;
     let mut decoder = Decoder::new(kind, link.id, own);
     let mut bytes = BytesMut::new();
@@ -321,8 +351,15 @@ async fn ask_version(peers: Rc<Peers>, link: std::rc::Weak<Link>) {
     loop {
         let Some(link) = link.upgrade() else { return };
         let patience = peers.dial_patience();
-        let asked =
-            wire::ask(&link.url(), Method::GET, "/version", peers.headers(), Bytes::new(), patience).await;
+        let asked = wire::ask(
+            &link.url(),
+            Method::GET,
+            "/version",
+            peers.headers(),
+            Bytes::new(),
+            patience,
+        )
+        .await;
         let version = match asked {
             Ok((StatusCode::OK, _, body)) => serde_json::from_slice::<serde_json::Value>(&body)
                 .ok()

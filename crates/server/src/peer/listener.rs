@@ -6,7 +6,7 @@
 
 use std::convert::Infallible;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
@@ -122,12 +122,12 @@ async fn answer(peers: &Rc<Peers>, request: Request<Incoming>) -> Response<OutBo
             Ok(_) => snapshot::receive(peers, &head.headers, body).await,
         },
         "/raft/probing" => {
-            typed("application/json", format!("{{\"OK\":true,\"Now\":\"{}\"}}\n", rfc3339(now())))
+            let now = crate::log::timestamp(SystemTime::now());
+            typed("application/json", format!("{{\"OK\":true,\"Now\":\"{now}\"}}\n"))
         }
         "/members" => members(peers),
         "/members/hashkv" => hash_kv(peers, &head.headers, body).await,
-        "/version" => crate::http::version_json(&peers.node)
-            .map_or_else(|| empty(StatusCode::NOT_FOUND), |json| typed("application/json", json)),
+        "/version" => typed("application/json", crate::http::version(&peers.node)),
         "/downgrade/enabled" => {
             text(StatusCode::OK, &peers.node.view.state.cluster().downgrade.enabled.to_string())
         }
@@ -175,7 +175,10 @@ fn check_sender(peers: &Peers, headers: &HeaderMap) -> Result<Option<NodeId>, Re
     }
     let from = NodeId::from_str_radix(header(wire::FROM), 16).ok();
     if from.is_some_and(|from| peers.node.view.state.cluster().removed.contains(&from)) {
-        let mut refusal = typed("application/json", "{\"message\":\"the member has been permanently removed from the cluster\"}");
+        let mut refusal = typed(
+            "application/json",
+            "{\"message\":\"the member has been permanently removed from the cluster\"}",
+        );
         *refusal.status_mut() = StatusCode::FORBIDDEN;
         return Err(refusal);
     }
@@ -195,7 +198,9 @@ async fn take_message(peers: &Rc<Peers>, headers: &HeaderMap, body: Incoming) ->
         Err(error) => Err(error.to_string()),
     };
     match message {
-        Err(error) => text(StatusCode::BAD_REQUEST, &format!("the message cannot be read: {error}")),
+        Err(error) => {
+            text(StatusCode::BAD_REQUEST, &format!("the message cannot be read: {error}"))
+        }
         // Not 403, which etcd would say: it ends a Go member that merely has an old address of ours.
         Ok(message) if message.to != peers.node.identity.node_id => {
             text(StatusCode::PRECONDITION_FAILED, "the message is for another member")
@@ -284,7 +289,9 @@ async fn hash_kv(peers: &Rc<Peers>, headers: &HeaderMap, body: Incoming) -> Resp
             });
             typed("application/json", json.to_string())
         }
-        Some(Ok(other)) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("not a hash: {other:?}")),
+        Some(Ok(other)) => {
+            text(StatusCode::INTERNAL_SERVER_ERROR, &format!("not a hash: {other:?}"))
+        }
     }
 }
 
@@ -379,19 +386,6 @@ pub(super) fn unwrapped(mut outer: Bytes) -> Option<Bytes> {
     (length == outer.len() as u64).then_some(outer)
 }
 
-fn now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-/// A time since 1970 as `2006-01-02T15:04:05.999999999Z`.
-fn rfc3339(since: Duration) -> String {
-    let (days, rest) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    let (year, month, day) = crate::log::civil(days as i64);
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    let nanos = since.subsec_nanos();
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -402,10 +396,5 @@ mod tests {
         assert_eq!(unwrapped(Bytes::new()), None);
         assert_eq!(unwrapped(Bytes::from_static(b"\x0a\x05abc")), None);
         assert_eq!(unwrapped(Bytes::from_static(b"\x12\x00")), None);
-    }
-
-    #[test]
-    fn the_time_is_written_as_go_reads_it() {
-        assert_eq!(rfc3339(Duration::new(1_136_214_245, 7)), "2006-01-02T15:04:05.000000007Z");
     }
 }

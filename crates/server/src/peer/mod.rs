@@ -37,9 +37,7 @@ use raft::{Message, NodeId};
 use replica::{LeaseAnswer, LeaseTime};
 use tokio::sync::oneshot;
 
-use crate::handle::{
-    ForwardedLease, ForwardedQuestion, Node, PeerEvent, ReadTask, ShardEvent,
-};
+use crate::handle::{ForwardedLease, ForwardedQuestion, Node, PeerEvent, ReadTask, ShardEvent};
 use crate::log;
 use crate::serve::status::{Code, Status};
 use link::Link;
@@ -170,7 +168,9 @@ impl Peers {
                 PeerEvent::Snapshot(snapshot) => {
                     tokio::task::spawn_local(snapshot::send(self.clone(), snapshot));
                 }
-                PeerEvent::LeaseAnswers(answers) => answers.into_iter().for_each(|a| self.answer(a)),
+                PeerEvent::LeaseAnswers(answers) => {
+                    answers.into_iter().for_each(|a| self.answer(a))
+                }
                 PeerEvent::Membership => self.reconcile(),
                 PeerEvent::AskLeader { shard, token, leader, lease, question } => {
                     let peers = self.clone();
@@ -219,7 +219,7 @@ impl Peers {
             && let Some(sender) = self.questions.borrow_mut().remove(&token)
         {
             // Whoever asked may have given up meanwhile.
-            drop(sender.send(answer));
+            sender.send(answer).ok();
         }
     }
 
@@ -265,9 +265,8 @@ impl Peers {
                 Ok(ForwardedLease { time, keys: Vec::new() })
             }
             (StatusCode::OK, ForwardedQuestion::TimeToLive { .. }) => {
-                let inner = listener::unwrapped(body).ok_or_else(|| {
-                    away("the leader's answer cannot be read".to_string())
-                })?;
+                let inner = listener::unwrapped(body)
+                    .ok_or_else(|| away("the leader's answer cannot be read".to_string()))?;
                 let answer = LeaseTimeToLiveResponse::decode(inner).map_err(malformed)?;
                 let time = match answer.ttl < 0 && answer.granted_ttl == 0 {
                     true => LeaseTime::Unknown,
@@ -291,7 +290,7 @@ impl Peers {
         let (sender, receiver) = oneshot::channel();
         let task = move || {
             // Whoever wanted it may have gone.
-            drop(sender.send(work()));
+            sender.send(work()).ok();
         };
         self.node.reads.put(ReadTask::Run(Box::new(task)));
         receiver.await.ok()

@@ -124,7 +124,11 @@ async fn try_send(peers: &Rc<Peers>, snapshot: OutgoingSnapshot) -> Result<(), S
 }
 
 /// Takes one in: into `member/incoming/`, whole and durable, before it is acknowledged.
-pub(super) async fn receive(peers: &Rc<Peers>, headers: &HeaderMap, body: InBody) -> Response<OutBody> {
+pub(super) async fn receive(
+    peers: &Rc<Peers>,
+    headers: &HeaderMap,
+    body: InBody,
+) -> Response<OutBody> {
     if headers.get(wire::SNAPSHOT_FORM).is_none_or(|form| form != wire::SNAPSHOT_FORM_NUMBER) {
         return listener::text(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -199,4 +203,3 @@ fn take_message(read: &mut BytesMut) -> Result<Option<Bytes>, &'static str> {
     read.advance(8);
     Ok(Some(read.split_to(length as usize).freeze()))
 }
-

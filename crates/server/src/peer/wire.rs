@@ -181,7 +181,8 @@ pub async fn send(
         .map_err(|error| failed("handshake")(&error))?;
     // The connection lives for as long as somebody reads its answer; its end is seen there.
     tokio::task::spawn_local(async move { drop(connection.await) });
-    let mut request = Request::builder().method(method).uri(path).body(body).expect("path is a path");
+    let mut request =
+        Request::builder().method(method).uri(path).body(body).expect("path is a path");
     *request.headers_mut() = headers;
     let host = HeaderValue::from_str(authority).map_err(|error| failed("the host")(&error))?;
     request.headers_mut().insert(http::header::HOST, host);
@@ -220,7 +221,10 @@ pub async fn read_whole(mut body: Incoming, bytes_max: usize) -> Result<Bytes, W
 }
 
 /// The next bytes of a body; `None` at its end.
-pub async fn next_chunk(body: &mut Incoming, patience: Duration) -> Result<Option<Bytes>, WireError> {
+pub async fn next_chunk(
+    body: &mut Incoming,
+    patience: Duration,
+) -> Result<Option<Bytes>, WireError> {
     loop {
         let frame = tokio::time::timeout(patience, body.frame())
             .await
