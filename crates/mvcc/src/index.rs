@@ -9,7 +9,8 @@
 //!
 //! The newest revision of a key stands in the entry itself, for most keys have no other. Older live revisions, and
 //! the count of dead puts that a tombstone guards against, are boxed aside and exist only where they are needed.
-//! An entry takes 80 bytes besides its key.
+//! An entry takes 80 bytes besides its key, and nine more in its leaf, which keeps the keys' heads for the search
+//! (see [`crate::heads`]) and a bit for each key that lives.
 //!
 //! Nodes own their children, so that a change is one descent; counts are corrected on the way back up. Leaves
 //! split in half, except at their right end, where a new leaf is begun: keys that come in order fill leaves whole.
@@ -17,6 +18,7 @@
 use store::{Location, Revision};
 
 use crate::KeyRange;
+use crate::heads::Heads;
 use crate::write::Meta;
 
 const LEAF_MAX: usize = 64;
@@ -26,6 +28,8 @@ const INNER_MIN: usize = 16;
 /// Entries that a leaf grows by: an eighth of a leaf is the most that stands empty after a split.
 const LEAF_STEP: usize = 8;
 
+/// A bit for each entry of a leaf, also in the moment before it is split.
+const _: () = assert!(LEAF_MAX < 128);
 const _: () = assert!(LEAF_MIN * 2 < LEAF_MAX && INNER_MIN * 2 < INNER_MAX);
 const _: () = assert!(size_of::<Version>() == 56 && size_of::<Entry>() == 80);
 
@@ -172,12 +176,22 @@ pub(crate) enum Fate {
 
 #[derive(Debug)]
 enum Node {
-    Leaf(Vec<Entry>),
+    Leaf(Leaf),
     Inner(Inner),
+}
+
+#[derive(Debug, Default)]
+struct Leaf {
+    heads: Heads,
+    /// Bit i: entry i lives.
+    living: u128,
+    entries: Vec<Entry>,
 }
 
 #[derive(Debug)]
 struct Inner {
+    /// Of the separators.
+    heads: Heads,
     /// One less than children.
     separators: Vec<Box<[u8]>>,
     children: Vec<Node>,
@@ -200,7 +214,7 @@ pub(crate) struct Tree {
 
 impl Tree {
     pub fn new() -> Tree {
-        Tree { root: Node::Leaf(Vec::new()), living: 0 }
+        Tree { root: Node::Leaf(Leaf::default()), living: 0 }
     }
 
     /// Changes the entry of `key`, or makes one if `change` gives its first revision. `change` sees what is there.
@@ -213,8 +227,9 @@ impl Tree {
         self.living = self.living.checked_add_signed(delta).expect("no more dead than lived");
         if let Some(Split { separator, right }) = split {
             let right_living = right.living();
-            let left = std::mem::replace(&mut self.root, Node::Leaf(Vec::new()));
+            let left = std::mem::replace(&mut self.root, Node::Leaf(Leaf::default()));
             self.root = Node::Inner(Inner {
+                heads: Heads::of([&*separator].into_iter()),
                 separators: vec![separator],
                 living: vec![self.living - right_living, right_living],
                 children: vec![left, right],
@@ -244,8 +259,8 @@ impl Tree {
         loop {
             match node {
                 Node::Inner(inner) => node = &inner.children[inner.child_of(key)],
-                Node::Leaf(entries) => {
-                    return position(entries, key).ok().map(|place| &entries[place]);
+                Node::Leaf(leaf) => {
+                    return leaf.position(key).ok().map(|place| &leaf.entries[place]);
                 }
             }
         }
@@ -277,9 +292,10 @@ impl Tree {
                     below += inner.living[..child].iter().sum::<u64>();
                     node = &inner.children[child];
                 }
-                Node::Leaf(entries) => {
-                    let end = entries.partition_point(|entry| &entry.key[..] < key);
-                    return below + living(&entries[..end]);
+                Node::Leaf(leaf) => {
+                    let (Ok(end) | Err(end)) = leaf.position(key);
+                    let before = leaf.living & ((1 << end) - 1);
+                    return below + u64::from(before.count_ones());
                 }
             }
         }
@@ -292,12 +308,69 @@ impl Tree {
     }
 }
 
-fn living(entries: &[Entry]) -> u64 {
-    entries.iter().filter(|entry| entry.is_living()).count() as u64
-}
+impl Leaf {
+    fn of(entries: Vec<Entry>) -> Leaf {
+        let mut leaf = Leaf { heads: Heads::default(), living: 0, entries };
+        leaf.refresh();
+        leaf
+    }
 
-fn position(entries: &[Entry], key: &[u8]) -> Result<usize, usize> {
-    entries.binary_search_by(|entry| (*entry.key).cmp(key))
+    /// Makes heads and bits anew.
+    fn refresh(&mut self) {
+        self.heads = Heads::of(self.entries.iter().map(|entry| &*entry.key));
+        self.living = 0;
+        for (place, entry) in self.entries.iter().enumerate() {
+            self.living |= u128::from(entry.is_living()) << place;
+        }
+    }
+
+    fn position(&self, key: &[u8]) -> Result<usize, usize> {
+        self.heads.search(key, |place| &self.entries[place].key)
+    }
+
+    fn insert(&mut self, place: usize, entry: Entry) {
+        if self.entries.len() == self.entries.capacity() {
+            self.entries.reserve_exact(LEAF_STEP);
+        }
+        let (below, above) = (self.living & ((1 << place) - 1), self.living >> place);
+        self.living = below | u128::from(entry.is_living()) << place | above << (place + 1);
+        let is_like_the_others = self.heads.insert(place, &entry.key);
+        self.entries.insert(place, entry);
+        if !is_like_the_others {
+            self.refresh();
+        }
+    }
+
+    fn remove(&mut self, place: usize) {
+        let (below, above) = (self.living & ((1 << place) - 1), self.living >> (place + 1));
+        self.living = below | above << place;
+        self.heads.remove(place);
+        self.entries.remove(place);
+    }
+
+    /// Lets `change` see an entry, and takes note of whether it lives now: by how much the count changed.
+    fn change<R>(&mut self, place: usize, change: impl FnOnce(&mut Entry) -> R) -> (R, i64) {
+        let entry = &mut self.entries[place];
+        let before = i64::from(entry.is_living());
+        let result = change(entry);
+        let after = entry.is_living();
+        self.living = self.living & !(1 << place) | u128::from(after) << place;
+        (result, i64::from(after) - before)
+    }
+
+    /// Splits a leaf that has just grown at `place` beyond its limit.
+    fn split(&mut self, place: usize) -> Option<Split> {
+        if self.entries.len() <= LEAF_MAX {
+            return None;
+        }
+        // Keys that come in order would leave half-empty leaves behind if they were cut in the middle.
+        let cut = if place == LEAF_MAX { LEAF_MAX } else { LEAF_MAX / 2 };
+        let right = Leaf::of(self.entries.split_off(cut));
+        self.entries.shrink_to(cut + LEAF_STEP.min(LEAF_MAX - cut));
+        self.refresh();
+        let separator = separator(&self.entries[cut - 1].key, &right.entries[0].key);
+        Some(Split { separator, right: Node::Leaf(right) })
+    }
 }
 
 impl Node {
@@ -307,22 +380,16 @@ impl Node {
         change: impl FnOnce(Option<&mut Entry>) -> (Option<Version>, R),
     ) -> (R, i64, Option<Split>) {
         match self {
-            Node::Leaf(entries) => match position(entries, key) {
+            Node::Leaf(leaf) => match leaf.position(key) {
                 Ok(place) => {
-                    let entry = &mut entries[place];
-                    let before = i64::from(entry.is_living());
-                    let (_, result) = change(Some(entry));
-                    (result, i64::from(entry.is_living()) - before, None)
+                    let ((_, result), delta) = leaf.change(place, |entry| change(Some(entry)));
+                    (result, delta, None)
                 }
                 Err(place) => {
                     let (version, result) = change(None);
                     let Some(version) = version else { return (result, 0, None) };
-                    if entries.len() == entries.capacity() {
-                        entries.reserve_exact(LEAF_STEP);
-                    }
-                    entries.insert(place, Entry::new(key, version));
-                    let delta = i64::from(!version.is_tombstone());
-                    (result, delta, split_leaf(entries, place))
+                    leaf.insert(place, Entry::new(key, version));
+                    (result, i64::from(!version.is_tombstone()), leaf.split(place))
                 }
             },
             Node::Inner(inner) => {
@@ -332,7 +399,11 @@ impl Node {
                 if let Some(Split { separator, right }) = split {
                     let right_living = right.living();
                     inner.living[child] -= right_living;
+                    let is_like_the_others = inner.heads.insert(child, &separator);
                     inner.separators.insert(child, separator);
+                    if !is_like_the_others {
+                        inner.refresh();
+                    }
                     inner.children.insert(child + 1, right);
                     inner.living.insert(child + 1, right_living);
                 }
@@ -347,19 +418,14 @@ impl Node {
         change: impl FnOnce(&mut Entry) -> (Fate, R),
     ) -> Option<(R, i64)> {
         match self {
-            Node::Leaf(entries) => {
-                let place = position(entries, key).ok()?;
-                let entry = &mut entries[place];
-                let before = i64::from(entry.is_living());
-                let (fate, result) = change(entry);
-                let after = match fate {
-                    Fate::Keep => i64::from(entry.is_living()),
-                    Fate::Remove => {
-                        entries.remove(place);
-                        0
-                    }
-                };
-                Some((result, after - before))
+            Node::Leaf(leaf) => {
+                let place = leaf.position(key).ok()?;
+                let ((fate, result), mut delta) = leaf.change(place, change);
+                if fate == Fate::Remove {
+                    delta -= i64::from(leaf.entries[place].is_living());
+                    leaf.remove(place);
+                }
+                Some((result, delta))
             }
             Node::Inner(inner) => {
                 let child = inner.child_of(key);
@@ -375,9 +441,10 @@ impl Node {
 
     fn visit<'a>(&'a self, range: &KeyRange, visit: &mut dyn FnMut(&'a Entry) -> bool) -> bool {
         match self {
-            Node::Leaf(entries) => {
-                let start = entries.partition_point(|entry| entry.key[..] < range.start()[..]);
-                entries[start..].iter().all(|entry| !range.is_past(&entry.key) && visit(entry))
+            Node::Leaf(leaf) => {
+                let (Ok(start) | Err(start)) = leaf.position(range.start());
+                let mut entries = leaf.entries[start..].iter();
+                entries.all(|entry| !range.is_past(&entry.key) && visit(entry))
             }
             Node::Inner(inner) => {
                 let first = inner.child_of(range.start());
@@ -392,14 +459,14 @@ impl Node {
 
     fn living(&self) -> u64 {
         match self {
-            Node::Leaf(entries) => living(entries),
+            Node::Leaf(leaf) => u64::from(leaf.living.count_ones()),
             Node::Inner(inner) => inner.living.iter().sum(),
         }
     }
 
     fn is_small(&self) -> bool {
         match self {
-            Node::Leaf(entries) => entries.len() < LEAF_MIN,
+            Node::Leaf(leaf) => leaf.entries.len() < LEAF_MIN,
             Node::Inner(inner) => inner.children.len() < INNER_MIN,
         }
     }
@@ -407,14 +474,17 @@ impl Node {
     #[cfg(test)]
     fn check(&self, low: Option<&[u8]>, high: Option<&[u8]>) -> u64 {
         match self {
-            Node::Leaf(entries) => {
+            Node::Leaf(leaf) => {
+                let entries = &leaf.entries;
                 assert!(entries.len() <= LEAF_MAX);
                 assert!(entries.is_sorted_by(|a, b| a.key < b.key));
-                for entry in entries {
+                for (place, entry) in entries.iter().enumerate() {
+                    assert_eq!(leaf.position(&entry.key), Ok(place));
+                    assert_eq!(leaf.living >> place & 1 == 1, entry.is_living());
                     assert!(low.is_none_or(|low| low <= &entry.key[..]));
                     assert!(high.is_none_or(|high| &entry.key[..] < high));
                 }
-                living(entries)
+                u64::from(leaf.living.count_ones())
             }
             Node::Inner(inner) => {
                 assert!(inner.children.len() <= INNER_MAX && !inner.children.is_empty());
@@ -430,19 +500,6 @@ impl Node {
     }
 }
 
-/// Splits a leaf that has just grown at `place` beyond its limit.
-fn split_leaf(entries: &mut Vec<Entry>, place: usize) -> Option<Split> {
-    if entries.len() <= LEAF_MAX {
-        return None;
-    }
-    // Keys that come in order would leave half-empty leaves behind if they were cut in the middle.
-    let cut = if place == LEAF_MAX { LEAF_MAX } else { LEAF_MAX / 2 };
-    let right = entries.split_off(cut);
-    entries.shrink_to(cut + LEAF_STEP.min(LEAF_MAX - cut));
-    let separator = separator(&entries[cut - 1].key, &right[0].key);
-    Some(Split { separator, right: Node::Leaf(right) })
-}
-
 /// The shortest key that is above `left` and not above `right`.
 fn separator(left: &[u8], right: &[u8]) -> Box<[u8]> {
     let common = left.iter().zip(right).take_while(|(a, b)| a == b).count();
@@ -451,7 +508,14 @@ fn separator(left: &[u8], right: &[u8]) -> Box<[u8]> {
 
 impl Inner {
     fn child_of(&self, key: &[u8]) -> usize {
-        self.separators.partition_point(|separator| &separator[..] <= key)
+        match self.heads.search(key, |place| &self.separators[place]) {
+            Ok(place) => place + 1,
+            Err(place) => place,
+        }
+    }
+
+    fn refresh(&mut self) {
+        self.heads = Heads::of(self.separators.iter().map(|separator| &**separator));
     }
 
     fn add(&mut self, child: usize, delta: i64) {
@@ -464,19 +528,22 @@ impl Inner {
             return None;
         }
         let cut = INNER_MAX / 2;
-        let right = Inner {
+        let mut right = Inner {
+            heads: Heads::default(),
             separators: self.separators.split_off(cut),
             children: self.children.split_off(cut),
             living: self.living.split_off(cut),
         };
         let separator = self.separators.pop().expect("a separator before each child but the first");
+        right.refresh();
+        self.refresh();
         Some(Split { separator, right: Node::Inner(right) })
     }
 
     /// `child` has become small: it is dropped if empty, else joined with a neighbour if they fit into one node.
     fn mend(&mut self, child: usize) {
         let is_empty = match &self.children[child] {
-            Node::Leaf(entries) => entries.is_empty(),
+            Node::Leaf(leaf) => leaf.entries.is_empty(),
             Node::Inner(inner) => inner.children.is_empty(),
         };
         if is_empty {
@@ -484,6 +551,7 @@ impl Inner {
             self.living.remove(child);
             if !self.separators.is_empty() {
                 self.separators.remove(child.saturating_sub(1));
+                self.heads.remove(child.saturating_sub(1));
             }
             return;
         }
@@ -498,9 +566,10 @@ impl Inner {
     fn join(&mut self, left: usize) -> bool {
         let [a, b] = &mut self.children[left..=left + 1] else { return false };
         match (a, b) {
-            (Node::Leaf(a), Node::Leaf(b)) if a.len() + b.len() <= LEAF_MAX => {
-                a.reserve_exact(b.len());
-                a.append(b);
+            (Node::Leaf(a), Node::Leaf(b)) if a.entries.len() + b.entries.len() <= LEAF_MAX => {
+                a.entries.reserve_exact(b.entries.len());
+                a.entries.append(&mut b.entries);
+                a.refresh();
                 self.separators.remove(left);
             }
             (Node::Inner(a), Node::Inner(b))
@@ -510,9 +579,11 @@ impl Inner {
                 a.separators.append(&mut b.separators);
                 a.children.append(&mut b.children);
                 a.living.append(&mut b.living);
+                a.refresh();
             }
             _ => return false,
         }
+        self.heads.remove(left);
         self.children.remove(left + 1);
         self.living[left] += self.living.remove(left + 1);
         true

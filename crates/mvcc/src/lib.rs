@@ -23,6 +23,7 @@
 mod compaction;
 mod event;
 mod hash;
+mod heads;
 mod index;
 pub mod key_value;
 mod pin;

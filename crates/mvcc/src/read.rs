@@ -261,7 +261,7 @@ impl Reader {
             rest: (!query.range.is_empty() && !query.count_only).then(|| query.range.clone()),
             counted: 0,
             uncounted: (!is_current && !query.range.is_empty()).then(|| query.range.clone()),
-            count: is_current.then(|| state.count_published(&query.range)),
+            count: None,
             current,
             revision,
             wanted,
@@ -274,6 +274,13 @@ impl Reader {
             slice.rest = cursor.rest.clone();
         } else if let Some(range) = &cursor.rest {
             slice = state.slice(range, revision, wanted, query.keys_only);
+        }
+        if matches!(query.range, KeyRange::One(_)) && !is_lazy && !query.count_only {
+            // The most frequent read of all: what was found is all there is to count.
+            (cursor.count, cursor.uncounted) = (Some(slice.found.len() as u64), None);
+        }
+        if cursor.count.is_none() && is_current {
+            cursor.count = Some(state.count_published(&query.range));
         }
         if slice.rest.is_some() || cursor.uncounted.is_some() {
             cursor.pin = Some(self.shared.pins.pin(revision));
