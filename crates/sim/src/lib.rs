@@ -1,1 +1,67 @@
-//! Being built.
+//! A cluster in one thread: its members, their disks, their network and their clients, driven by a seed through the
+//! very code that the server runs.
+//!
+//! ```text
+//!             ┌────────────── World: virtual time, a heap of events, one seed ──────────────┐
+//!   clients ──┤ network ── shards ── replica ── log · apply · flush · read ── disk in memory │
+//!      ▲      └──────▲──────────────────────────────▲──────────────────────────────▲────────┘
+//!      │          faults                            │ every event                faults
+//!      └────────── model ◀──── committed entries ── checker
+//! ```
+//!
+//! [`run`] runs one seed: a storm of drawn length, then everything is healed, and the cluster must come to rest with
+//! all members equal. See `docs/simulation.md`.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod checker;
+mod client;
+mod disk;
+mod faults;
+mod member;
+mod model;
+mod network;
+mod random;
+mod report;
+mod scenario;
+mod shard;
+mod world;
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub use report::{Figures, Report, Verdict};
+pub use scenario::{FAULTS, Fault, MUTANTS, Mutant};
+
+use scenario::Scenario;
+use world::World;
+
+thread_local! {
+    /// The place and message of this thread's last panic, kept by the hook for the report.
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Lets panics of simulated members be told in their seed's report instead of on standard error. For programs that do
+/// nothing but simulate; call it once.
+pub fn keep_panics_quiet() {
+    std::panic::set_hook(Box::new(|info| {
+        PANIC.with(|panic| *panic.borrow_mut() = Some(info.to_string()));
+    }));
+}
+
+/// Runs a seed whose storm lasts so many simulated seconds, with a defect put in or without.
+pub fn run(seed: u64, seconds: u64, mutant: Option<Mutant>) -> Report {
+    let scenario = Scenario::draw(seed, seconds * 1_000_000, mutant);
+    let enabled = scenario.faults.clone();
+    let mut world = World::new(scenario);
+    world.figures.enabled = enabled;
+    PANIC.with(|panic| *panic.borrow_mut() = None);
+    // What a panic leaves behind is only looked at to tell of it.
+    let result = catch_unwind(AssertUnwindSafe(|| world.run()));
+    let panic = result.err().map(|payload| {
+        let told = PANIC.with(|panic| panic.borrow_mut().take());
+        let plain = payload.downcast_ref::<String>().cloned();
+        format!("panic: {}", told.or(plain).unwrap_or_else(|| "without a word".to_owned()))
+    });
+    world.report(panic)
+}

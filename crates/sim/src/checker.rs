@@ -1,0 +1,557 @@
+//! What must hold, checked at every event: the promises are stated here once and watch every run.
+//!
+//! The checker stands outside all members. It knows what each log worker was given and has synced, every entry that
+//! any member was told is committed, who led in which term and who voted for whom, and it keeps all of it across
+//! crashes: a member may forget, the checker does not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use raft::{Entry, EntryKind, HardState, Message, MessageKind, NodeId};
+use replica::LogJob;
+use state_machine::Header;
+
+use crate::model::{self, Model};
+use crate::random::Digest;
+
+/// The cluster's id.
+pub const CLUSTER: u64 = 0xc105;
+
+/// A promise that was not kept, in a sentence.
+pub type Broken = String;
+
+/// An entry that some member knows to be committed.
+struct Committed {
+    term: u64,
+    hash: u64,
+}
+
+/// What a member's log holds, as far as it was told to write it.
+#[derive(Clone, Default)]
+pub struct LogMirror {
+    /// Everything up to here is in the store or in a received snapshot.
+    base: u64,
+    live: BTreeMap<u64, (u64, u64)>,
+    live_last: u64,
+    /// Every entry up to here is durable as `live` has it.
+    durable_last: u64,
+    live_state: HardState,
+    durable_state: HardState,
+}
+
+/// What one run of a log worker writes, noted before it runs.
+pub struct LogRun {
+    steps: Vec<LogStep>,
+    sync: bool,
+}
+
+struct LogStep {
+    snapshot: Option<u64>,
+    entries: Vec<(u64, u64, u64)>,
+    hard_state: Option<HardState>,
+}
+
+impl LogRun {
+    /// What these jobs write.
+    pub fn of(jobs: &[LogJob]) -> LogRun {
+        let mut run = LogRun { steps: Vec::new(), sync: false };
+        for job in jobs {
+            match job {
+                LogJob::Append(append) => {
+                    run.steps.push(LogStep {
+                        snapshot: append.snapshot.as_ref().map(|record| record.index.0),
+                        entries: append
+                            .entries
+                            .iter()
+                            .map(|entry| (entry.index.0, entry.term.0, hash_of(entry)))
+                            .collect(),
+                        hard_state: append.hard_state,
+                    });
+                    run.sync |= append.sync;
+                }
+                LogJob::Mark { hard_state, .. } => {
+                    run.steps.push(LogStep {
+                        snapshot: None,
+                        entries: Vec::new(),
+                        hard_state: Some(*hard_state),
+                    });
+                    run.sync = true;
+                }
+                LogJob::Release { .. } => {}
+            }
+        }
+        run
+    }
+}
+
+impl LogMirror {
+    fn take(&mut self, run: &LogRun) {
+        for step in &run.steps {
+            if let Some(index) = step.snapshot {
+                self.live.clear();
+                self.base = self.base.max(index);
+                self.live_last = index;
+                self.durable_last = index;
+            }
+            if let Some((first, ..)) = step.entries.first() {
+                self.live.split_off(first);
+                self.durable_last = self.durable_last.min(first - 1);
+                for (index, term, hash) in &step.entries {
+                    self.live.insert(*index, (*term, *hash));
+                    self.live_last = *index;
+                }
+            }
+            if let Some(state) = step.hard_state {
+                self.live_state = state;
+            }
+        }
+        if run.sync {
+            self.durable_last = self.live_last.max(self.base);
+            self.durable_state = self.live_state;
+        }
+    }
+
+    fn holds(&self, index: u64, term: u64) -> bool {
+        index <= self.base
+            || index <= self.durable_last
+                && self.live.get(&index).is_some_and(|(of, _)| *of == term)
+    }
+
+    /// The last index that is durable.
+    pub fn durable_last(&self) -> u64 {
+        self.durable_last
+    }
+}
+
+/// What a restart found, for comparison with what had to be there.
+pub struct Found {
+    /// The applied index of the store.
+    pub applied: u64,
+    /// The revision.
+    pub revision: i64,
+    /// The term, vote and commit that raft begins with.
+    pub hard_state: HardState,
+    /// The log's last index.
+    pub last: u64,
+    /// The log's entries above the applied index.
+    pub entries: Vec<Entry>,
+}
+
+/// What a lease's clock was last set by.
+#[derive(Clone, Copy, Default)]
+struct Kept {
+    term: u64,
+    at: u64,
+}
+
+/// All that must never be contradicted.
+pub struct Truth {
+    /// The reference, fed with every committed entry.
+    pub model: Model,
+    members: usize,
+    committed: Vec<Committed>,
+    index_of: BTreeMap<u64, u64>,
+    refused: BTreeSet<u64>,
+    leaders: BTreeMap<u64, (NodeId, u64)>,
+    votes: BTreeMap<(u64, NodeId), NodeId>,
+    /// (index, term) → the entry's hash and the term of the entry before it.
+    logs: BTreeMap<(u64, u64), (u64, Option<u64>)>,
+    hashes: BTreeMap<(i64, i64), (u32, NodeId)>,
+    kept: BTreeMap<i64, Kept>,
+    /// Every lease's time to live in seconds, also of those that are gone.
+    ttls: BTreeMap<i64, i64>,
+    mirrors: Vec<LogMirror>,
+    /// The applied index that each member's store has synced.
+    stored: Vec<u64>,
+    /// How long a tick is for each member, in microseconds.
+    tick_us: Vec<u64>,
+    tick_ms: u64,
+    /// Leases that the clock has ended.
+    pub expired: u64,
+}
+
+/// The hash of what an entry says.
+pub fn hash_of(entry: &Entry) -> u64 {
+    let mut digest = Digest(Digest::of(&entry.data));
+    digest.word(entry.kind as u64);
+    digest.0
+}
+
+impl Truth {
+    /// Nothing has happened yet.
+    pub fn new(members: usize, lease_ttl_min: i64, tick_ms: u64, tick_us: Vec<u64>) -> Truth {
+        Truth {
+            model: Model::new(lease_ttl_min),
+            members,
+            committed: Vec::new(),
+            index_of: BTreeMap::new(),
+            refused: BTreeSet::new(),
+            leaders: BTreeMap::new(),
+            votes: BTreeMap::new(),
+            logs: BTreeMap::new(),
+            hashes: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            ttls: BTreeMap::new(),
+            mirrors: vec![LogMirror::default(); members],
+            stored: vec![0; members],
+            tick_us,
+            tick_ms,
+            expired: 0,
+        }
+    }
+
+    /// How many entries are known to be committed.
+    pub fn committed(&self) -> u64 {
+        self.committed.len() as u64
+    }
+
+    /// What a member's log holds.
+    pub fn mirror(&self, member: usize) -> &LogMirror {
+        &self.mirrors[member]
+    }
+
+    /// How many members hold the entry at `index`, committed in `term`, durably.
+    fn holders(&self, index: u64, term: u64) -> usize {
+        self.mirrors.iter().filter(|mirror| mirror.holds(index, term)).count()
+    }
+
+    fn quorum(&self) -> usize {
+        self.members / 2 + 1
+    }
+
+    /// A log worker has done its run.
+    pub fn on_log(&mut self, member: usize, run: &LogRun) -> Result<(), Broken> {
+        for step in &run.steps {
+            let mut previous = None;
+            for (index, term, hash) in &step.entries {
+                let known = self.logs.entry((*index, *term)).or_insert((*hash, previous));
+                let contradicts = match (known.1, previous) {
+                    (Some(one), Some(other)) => one != other,
+                    _ => false,
+                };
+                if known.0 != *hash || contradicts {
+                    return Err(format!(
+                        "logs do not match: member {} has another entry at index {index} of term {term}, or before it",
+                        member + 1
+                    ));
+                }
+                if known.1.is_none() {
+                    known.1 = previous;
+                }
+                previous = Some(*term);
+            }
+        }
+        self.mirrors[member].take(run);
+        Ok(())
+    }
+
+    /// A store has synced its frames up to here.
+    pub fn on_stored(&mut self, member: usize, index: u64) {
+        self.stored[member] = self.stored[member].max(index);
+    }
+
+    /// A member hands a committed entry to apply.
+    pub fn on_committed(&mut self, member: usize, entry: &Entry, now: u64) -> Result<(), Broken> {
+        let (index, term, hash) = (entry.index.0, entry.term.0, hash_of(entry));
+        if let Some(known) = self.committed.get(index as usize - 1) {
+            if (known.term, known.hash) != (term, hash) {
+                return Err(format!(
+                    "committed entries differ: index {index} was committed in term {}, member {} has another of term {term}",
+                    known.term,
+                    member + 1
+                ));
+            }
+            return Ok(());
+        }
+        if index != self.committed() + 1 {
+            return Err(format!(
+                "member {} applies index {index}, but only {} entries were ever committed",
+                member + 1,
+                self.committed()
+            ));
+        }
+        let holders = self.holders(index, term);
+        if holders < self.quorum() {
+            return Err(format!(
+                "index {index} of term {term} is committed for member {}, but durable on {holders} of {} members",
+                member + 1,
+                self.members
+            ));
+        }
+        self.committed.push(Committed { term, hash });
+        let data = (entry.kind == EntryKind::Normal).then_some(&entry.data);
+        let outcome = self.model.apply(data).clone();
+        if outcome.id != 0 {
+            if self.refused.contains(&outcome.id) {
+                return Err(format!(
+                    "request {:x} was refused as not taken, and is committed at index {index}",
+                    outcome.id
+                ));
+            }
+            if let Some(first) = self.index_of.insert(outcome.id, index) {
+                return Err(format!(
+                    "request {:x} is committed twice, at {first} and {index}",
+                    outcome.id
+                ));
+            }
+        }
+        if let Some(lease) = outcome.granted {
+            self.kept.insert(lease, Kept { term, at: now });
+            self.ttls.insert(lease, self.model.leases()[&lease].ttl);
+        }
+        if let Some(lease) = outcome.revoked {
+            self.check_expiry(lease, outcome.id, term, now)?;
+        }
+        Ok(())
+    }
+
+    /// A lease whose end a leader's clock has decided had all its time, as that leader counts it.
+    fn check_expiry(&mut self, lease: i64, id: u64, term: u64, now: u64) -> Result<(), Broken> {
+        let is_own = id >> 42 & 0x3f == 63;
+        let kept = self.kept.remove(&lease).unwrap_or_default();
+        if !is_own {
+            return Ok(());
+        }
+        self.expired += 1;
+        let Some((leader, since)) = self.leaders.get(&term).copied() else { return Ok(()) };
+        let from = if kept.term == term { kept.at.max(since) } else { since };
+        let ttl_ms = self.ttls.get(&lease).copied().unwrap_or(0) as u64 * 1_000;
+        let ticks = ttl_ms.div_ceil(self.tick_ms).saturating_sub(2);
+        let least = from + ticks * self.tick_us[leader as usize - 1];
+        if now < least {
+            return Err(format!(
+                "lease {lease:x} of {ttl_ms} ms was ended by the clock of term {term} {} ms too early",
+                (least - now) / 1_000
+            ));
+        }
+        Ok(())
+    }
+
+    /// A leader's clock has told a client that its lease is kept alive.
+    pub fn on_kept_alive(&mut self, lease: i64, term: u64, now: u64) -> Result<(), Broken> {
+        let kept = self.kept.entry(lease).or_default();
+        if term >= kept.term {
+            *kept = Kept { term, at: now };
+        }
+        Ok(())
+    }
+
+    /// Somebody leads a term, by its own word or by that of a member that follows it.
+    pub fn on_leader(&mut self, leader: NodeId, term: u64, now: u64) -> Result<(), Broken> {
+        let (known, _) = *self.leaders.entry(term).or_insert((leader, now));
+        if known != leader {
+            return Err(format!("two leaders in term {term}: members {known} and {leader}"));
+        }
+        Ok(())
+    }
+
+    /// A message leaves a member: what it vouches for is durable there.
+    pub fn on_message(&mut self, member: usize, message: &Message, now: u64) -> Result<(), Broken> {
+        let mirror = &self.mirrors[member];
+        let from = member as u64 + 1;
+        match message.kind {
+            MessageKind::AppResp if !message.reject => {
+                let index = message.index.0;
+                if index > mirror.durable_last.max(mirror.base) {
+                    return Err(format!(
+                        "member {from} acknowledges index {index}, but only {} is durable there",
+                        mirror.durable_last
+                    ));
+                }
+            }
+            MessageKind::VoteResp if !message.reject => {
+                let state = mirror.durable_state;
+                if (state.term, state.vote) != (message.term, message.to) {
+                    return Err(format!(
+                        "member {from} votes for {} in term {}, but durable there is a vote for {} in term {}",
+                        message.to, message.term, state.vote, state.term
+                    ));
+                }
+                let known = *self.votes.entry((message.term.0, from)).or_insert(message.to);
+                if known != message.to {
+                    return Err(format!(
+                        "member {from} votes for {known} and for {} in term {}",
+                        message.to, message.term
+                    ));
+                }
+            }
+            MessageKind::App | MessageKind::Heartbeat | MessageKind::Snap => {
+                self.on_leader(message.from, message.term.0, now)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The replica says that it did not take a proposal.
+    pub fn on_refused(&mut self, id: u64) -> Result<(), Broken> {
+        self.refused.insert(id);
+        match self.index_of.get(&id) {
+            Some(index) => {
+                Err(format!("request {id:x} was committed at {index} and is refused as not taken"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A shard is about to answer a write: the entry is durable on a quorum, and the answer is what the model says.
+    pub fn on_reply(&self, applied: &replica::Applied) -> Result<(), Broken> {
+        use model::Reply as Want;
+        use prost::Message as _;
+        let id = applied.id.0;
+        let Some(&index) = self.index_of.get(&id) else {
+            return Err(format!("request {id:x} is answered, and was never committed"));
+        };
+        let term = self.committed[index as usize - 1].term;
+        if applied.term.0 != term {
+            return Err(format!(
+                "the reply to index {index} names term {}, not {term}",
+                applied.term
+            ));
+        }
+        let holders = self.holders(index, term);
+        if holders < self.quorum() {
+            return Err(format!(
+                "index {index} is acknowledged, and durable on {holders} of {} members",
+                self.members
+            ));
+        }
+        let outcome = self.model.outcome(index).expect("what is committed has been applied");
+        if applied.revision < outcome.revision {
+            return Err(format!(
+                "the reply to index {index} comes at revision {}, before its own {}",
+                applied.revision, outcome.revision
+            ));
+        }
+        let want = match (&applied.result, &outcome.reply) {
+            (Err(error), Err(text)) if error.text() == *text => return Ok(()),
+            (Ok(reply), Ok(want)) => (reply, want),
+            (got, want) => {
+                return Err(format!("the reply to index {index} is {got:?}, not {want:?}"));
+            }
+        };
+        let header = Header {
+            cluster_id: CLUSTER,
+            member_id: 1,
+            revision: applied.revision,
+            raft_term: term,
+        };
+        let bytes = want.0.to_bytes(&header);
+        macro_rules! same {
+            ($type:ty, $want:expr) => {{
+                let mut got = <$type>::decode(bytes).map_err(|error| {
+                    format!("the reply to index {index} cannot be read: {error}")
+                })?;
+                strip(&mut got.header);
+                if got != *$want {
+                    return Err(format!("the reply to index {index} is {got:?}, not {:?}", $want));
+                }
+            }};
+        }
+        use proto::etcdserverpb as pb;
+        match want.1 {
+            Want::Nothing => {}
+            Want::Put(want) => same!(pb::PutResponse, want),
+            Want::DeleteRange(want) => same!(pb::DeleteRangeResponse, want),
+            Want::Txn(want) => same!(pb::TxnResponse, want),
+            Want::Compact(want) => same!(pb::CompactionResponse, want),
+            Want::LeaseGrant(want) => same!(pb::LeaseGrantResponse, want),
+            Want::LeaseRevoke(want) => same!(pb::LeaseRevokeResponse, want),
+        }
+        Ok(())
+    }
+
+    /// A member's hash of the keyspace: the same revision under the same mark hashes the same everywhere, for ever.
+    pub fn on_hash(
+        &mut self,
+        member: NodeId,
+        revision: i64,
+        mark: i64,
+        hash: u32,
+    ) -> Result<(), Broken> {
+        let (known, first) = *self.hashes.entry((revision, mark)).or_insert((hash, member));
+        if known != hash {
+            return Err(format!(
+                "HashKV at revision {revision}, compacted at {mark}: {known:x} on member {first}, {hash:x} on member {member}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// A member has started again: nothing that was durable is missing. What it has found is what it vouches for
+    /// from now on.
+    pub fn on_restart(&mut self, member: usize, found: &Found) -> Result<(), Broken> {
+        self.check_found(member, found)?;
+        let mirror = &mut self.mirrors[member];
+        mirror.live =
+            found.entries.iter().map(|e| (e.index.0, (e.term.0, hash_of(e)))).collect();
+        mirror.base = found.applied;
+        mirror.live_last = found.last;
+        mirror.durable_last = found.last;
+        mirror.live_state = found.hard_state;
+        mirror.durable_state = found.hard_state;
+        self.stored[member] = found.applied;
+        Ok(())
+    }
+
+    /// What a start found, or would find, holds all that was durable.
+    pub fn check_found(&self, member: usize, found: &Found) -> Result<(), Broken> {
+        let name = member + 1;
+        let mirror = &self.mirrors[member];
+        let (had, has) = (mirror.durable_state, found.hard_state);
+        if has.term < had.term || has.term == had.term && had.vote != 0 && has.vote != had.vote {
+            return Err(format!(
+                "member {name} had a durable vote for {} in term {}, and begins with {} in term {}",
+                had.vote, had.term, has.vote, has.term
+            ));
+        }
+        if has.commit < had.commit.min(raft::Index(mirror.durable_last)) {
+            return Err(format!(
+                "member {name} had a durable commit of {}, and begins with {}",
+                had.commit, has.commit
+            ));
+        }
+        if found.applied < self.stored[member] {
+            return Err(format!(
+                "member {name} had stored index {}, and begins with {}",
+                self.stored[member], found.applied
+            ));
+        }
+        let entries: BTreeMap<u64, (u64, u64)> =
+            found.entries.iter().map(|e| (e.index.0, (e.term.0, hash_of(e)))).collect();
+        let above = found.applied.max(mirror.base) + 1;
+        if mirror.durable_last >= above {
+            for (index, entry) in mirror.live.range(above..=mirror.durable_last) {
+                if entries.get(index) != Some(entry) {
+                    return Err(format!(
+                        "member {name} had index {index} of term {} durable, and it is gone after a restart",
+                        entry.0
+                    ));
+                }
+            }
+        }
+        if found.applied > self.committed() {
+            return Err(format!(
+                "member {name} begins with index {} applied, but only {} is committed",
+                found.applied,
+                self.committed()
+            ));
+        }
+        let revision = self.model.outcome(found.applied).map_or(1, |outcome| outcome.revision);
+        if found.revision != revision {
+            return Err(format!(
+                "member {name} begins at revision {} with index {} applied, where the model is at {revision}",
+                found.revision, found.applied
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Takes out of a header what belongs to whoever answers.
+pub fn strip(header: &mut Option<proto::etcdserverpb::ResponseHeader>) {
+    if let Some(header) = header {
+        header.cluster_id = 0;
+        header.member_id = 0;
+        header.raft_term = 0;
+    }
+}

@@ -1,0 +1,267 @@
+//! What goes wrong: nine kinds of misfortune, each on or off for a seed, each at times of its own.
+//!
+//! A misfortune fires at a drawn time, is over after another, and fires again. Kinds overlap as they like. What is
+//! counted is what had an effect: a lost message, not the intention to lose some.
+
+use std::collections::BTreeMap;
+
+use crate::member::Member;
+use crate::random::Random;
+use crate::report::Figures;
+use crate::scenario::{Fault, Scenario};
+use crate::shard::Forward;
+use crate::world::{Event, Phase, Whose, World};
+
+/// The misfortunes of a seed.
+pub struct Faults {
+    enabled: Vec<Fault>,
+    gap_us: u64,
+    random: Random,
+    /// Cut links, by the name of the cut.
+    cuts: BTreeMap<u64, Vec<(usize, usize)>>,
+    next_cut: u64,
+    ended: bool,
+    forwards: BTreeMap<u64, Forward>,
+    next_forward: u64,
+}
+
+impl Faults {
+    /// Nothing has gone wrong yet.
+    pub fn new(scenario: &Scenario, root: &Random) -> Faults {
+        Faults {
+            enabled: scenario.faults.clone(),
+            gap_us: scenario.fault_gap_us,
+            random: root.child("faults", 0),
+            cuts: BTreeMap::new(),
+            next_cut: 0,
+            ended: false,
+            forwards: BTreeMap::new(),
+            next_forward: 0,
+        }
+    }
+
+    /// When a kind fires for the first time: early enough to fire at all.
+    pub fn first_gap(&mut self) -> u64 {
+        let most = self.gap_us.min(5_000_000);
+        self.random.between(500_000, most)
+    }
+
+    /// Whether a kind happens in this seed.
+    pub fn is_enabled(&self, fault: Fault) -> bool {
+        self.enabled.contains(&fault)
+    }
+
+    /// How long a process stays down.
+    pub fn down_time(&mut self) -> u64 {
+        20_000 + self.random.exponential(400_000)
+    }
+
+    /// Nothing goes wrong any more.
+    pub fn end(&mut self) {
+        self.ended = true;
+        self.cuts.clear();
+    }
+
+    /// A slow disk has fired when somebody had to wait for it.
+    pub fn count_slow(&self, members: &[Member], figures: &mut Figures) {
+        if self.is_enabled(Fault::SlowDisk) {
+            let felt = members.iter().filter(|member| member.feels_slow_disk()).count();
+            figures.slow_samples += felt as u64;
+        }
+    }
+
+    /// Names a forwarded question.
+    pub fn name_forward(&mut self, forward: Forward) -> u64 {
+        self.next_forward += 1;
+        self.forwards.insert(self.next_forward, forward);
+        self.next_forward
+    }
+
+    /// The question of this name.
+    pub fn take_forward(&mut self, token: u64) -> Option<Forward> {
+        self.forwards.remove(&token)
+    }
+}
+
+impl World {
+    /// The next misfortune of a kind.
+    pub fn misfortune(&mut self, kind: usize) {
+        if self.faults.ended {
+            return;
+        }
+        let gap = self.faults.gap_us;
+        let next = 200_000 + self.faults.random.exponential(gap);
+        self.after(next, Whose::World, Event::Misfortune(kind));
+        let fault = self.scenario.faults[kind];
+        self.remember(None, fault.name(), 0, 0);
+        let random = &mut self.faults.random;
+        let lasts = 100_000 + random.exponential(1_000_000).min(3_000_000);
+        match fault {
+            Fault::Loss | Fault::Doubling | Fault::Reordering => {
+                let strength = 0.01 + random.below(15) as f64 / 100.0;
+                let everywhere = random.chance(0.5);
+                let members = self.scenario.members;
+                let mut links = Vec::new();
+                for from in 0..members {
+                    for to in 0..members {
+                        if from != to && (everywhere || self.faults.random.chance(0.3)) {
+                            links.push((from, to));
+                        }
+                    }
+                }
+                for (from, to) in links {
+                    let link = self.network.link(from, to);
+                    match fault {
+                        Fault::Loss => link.loss = strength,
+                        Fault::Doubling => link.doubling = strength,
+                        _ => link.reordering = strength,
+                    }
+                }
+                let name = u64::MAX - fault as u64;
+                self.after(lasts, Whose::World, Event::Heal(name));
+            }
+            Fault::CutBoth | Fault::CutOneWay => {
+                let links = self.links_to_cut(fault == Fault::CutBoth);
+                for (from, to) in &links {
+                    self.network.link(*from, *to).cuts += 1;
+                }
+                self.figures.fired[fault as usize] += u64::from(!links.is_empty());
+                self.faults.next_cut += 1;
+                let name = self.faults.next_cut;
+                self.faults.cuts.insert(name, links);
+                self.after(lasts, Whose::World, Event::Heal(name));
+            }
+            Fault::Crash => {
+                for m in self.victims() {
+                    if !self.members[m].is_up() || self.members[m].is_doomed() {
+                        continue;
+                    }
+                    self.figures.fired[fault as usize] += 1;
+                    if !self.members[m].paused && self.faults.random.chance(0.2) {
+                        // In order: handing over, writing out.
+                        self.stop(m);
+                    } else {
+                        self.kill(m, false);
+                        let delay = self.faults.down_time();
+                        self.after(delay, Whose::Member(m), Event::Start);
+                    }
+                }
+            }
+            Fault::PowerCut => {
+                for m in self.victims() {
+                    if !self.members[m].is_up() || self.members[m].is_doomed() {
+                        continue;
+                    }
+                    // At some operation of its disk, or after a while if there are none; or at once.
+                    let middle = self.faults.random.chance(0.7);
+                    let operations = if middle { self.faults.random.below(40) } else { 0 };
+                    self.members[m].doom(operations);
+                    if middle && !self.members[m].paused {
+                        self.soon(m, 300_000, Event::PowerGoes);
+                    } else {
+                        self.power_goes(m);
+                    }
+                }
+            }
+            Fault::Pause => {
+                let m = self.victim();
+                if self.members[m].is_up() && !self.members[m].paused {
+                    self.members[m].paused = true;
+                    self.figures.fired[fault as usize] += 1;
+                    let lasts = 50_000 + self.faults.random.exponential(900_000);
+                    self.after(lasts, Whose::Member(m), Event::Resume);
+                }
+            }
+            Fault::SlowDisk => {
+                let m = self.victim();
+                self.members[m].slowness = self.faults.random.between(5, 60);
+                self.figures.fired[fault as usize] += 1;
+                self.after(lasts, Whose::Member(m), Event::DiskRecovers);
+            }
+        }
+    }
+
+    /// One misfortune is over.
+    pub fn heal(&mut self, name: u64) {
+        let fault = u64::MAX - name;
+        if fault < 3 {
+            let members = self.scenario.members;
+            for from in 0..members {
+                for to in 0..members {
+                    let link = self.network.link(from, to);
+                    match fault {
+                        0 => link.loss = 0.0,
+                        1 => link.doubling = 0.0,
+                        _ => link.reordering = 0.0,
+                    }
+                }
+            }
+        } else if let Some(links) = self.faults.cuts.remove(&name) {
+            for (from, to) in links {
+                self.network.link(from, to).cuts -= 1;
+            }
+        }
+    }
+
+    /// The leader as often as not, for it is the one worth hitting.
+    fn victim(&mut self) -> usize {
+        let leader = (0..self.members.len()).find(|m| self.members[*m].leads());
+        match leader {
+            Some(leader) if self.faults.random.chance(0.45) => leader,
+            _ => self.faults.random.below(self.members.len() as u64) as usize,
+        }
+    }
+
+    /// One, now and then some, rarely all.
+    fn victims(&mut self) -> Vec<usize> {
+        let all = self.members.len();
+        match self.faults.random.below(20) {
+            0 => (0..all).collect(),
+            1 | 2 => (0..all).filter(|_| self.faults.random.chance(0.5)).collect(),
+            _ => vec![self.victim()],
+        }
+    }
+
+    /// Which links a cut takes: those of one member, those between two halves, or those of a half to all but one
+    /// bridge; the clients of the cut off side with them now and then.
+    fn links_to_cut(&mut self, both: bool) -> Vec<(usize, usize)> {
+        let members = self.members.len();
+        let alone = self.victim();
+        let random = &mut self.faults.random;
+        let shape = random.below(4);
+        let side: Vec<bool> = match shape {
+            0 | 1 => (0..members).map(|m| m == alone).collect(),
+            _ => (0..members).map(|_| random.chance(0.5)).collect(),
+        };
+        let bridge = (shape == 3).then(|| random.below(members as u64) as usize);
+        let outwards = random.chance(0.5);
+        let with_clients = random.chance(0.3);
+        let mut links = Vec::new();
+        for from in 0..members {
+            for to in 0..members {
+                if side[from] == side[to] || bridge == Some(from) || bridge == Some(to) {
+                    continue;
+                }
+                if both || side[from] == outwards {
+                    links.push((from, to));
+                }
+            }
+        }
+        if with_clients {
+            for client in members..members + self.clients.len() {
+                if self.faults.random.chance(0.5) {
+                    for m in (0..members).filter(|m| side[*m]) {
+                        links.push((client, m));
+                        links.push((m, client));
+                    }
+                }
+            }
+        }
+        links
+    }
+
+    /// Whether the storm is on.
+    pub fn is_stormy(&self) -> bool {
+        self.phase == Phase::Storm
+    }
+}

@@ -1,0 +1,899 @@
+//! A member: its disk, the five parts that the server's threads run, and a queue before each of them.
+//!
+//! ```text
+//!   inbox ──▶ replica ──▶ log, apply, flush, read queues ──▶ worker (one batch under way) ──▶ inbox
+//!                │                                             │
+//!                └──▶ shards, network                          └──▶ network (log), shards (apply)
+//! ```
+//!
+//! A worker takes what waits, runs it after a drawn time, and what it has done is passed on after another: so there is
+//! a moment between any two steps in which the process may die. Queues keep their order; nothing is kept between
+//! them.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use raft::{Index, Message, MessageKind, NodeId, RoleKind};
+use replica::{
+    Answer, ApplyDone, ApplyJob, ApplyWorker, Asker, Bootstrap, Completion, FlushDone, FlushJob,
+    FlushReport, FlushWorker, Incoming, Input, LeaseTime, LogDone, LogJob, LogWorker, Notice,
+    Opened, OutgoingSnapshot, Output, Proposals, ReadDone, ReadJob, ReadWorker, Replica, View,
+};
+use vfs::Vfs;
+use vfs::memory::{Fate as DiskFate, Memory};
+
+use crate::checker::{CLUSTER, Found, LogRun, Truth};
+use crate::disk::Disk;
+use crate::network::Fate;
+use crate::random::Random;
+use crate::scenario::{Fault, Mutant, Scenario};
+use crate::shard::{ShardEvent, ShardState};
+use crate::world::{Event, Whose, World};
+
+/// Bytes of a snapshot that travel in one piece.
+const PIECE_BYTES: usize = 2_048;
+/// How often shards look at their deadlines.
+const SHARD_TICK_US: u64 = 50_000;
+
+/// One of the four workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Worker {
+    /// Of the log.
+    Log,
+    /// Of the state.
+    Apply,
+    /// Of the store.
+    Flush,
+    /// A read thread.
+    Read,
+}
+
+impl Worker {
+    /// Its name in traces.
+    pub fn name(self) -> &'static str {
+        match self {
+            Worker::Log => "run log",
+            Worker::Apply => "run apply",
+            Worker::Flush => "run flush",
+            Worker::Read => "run read",
+        }
+    }
+}
+
+/// What waits for a worker, what it is doing, and what it has done and not passed on.
+struct Desk<J, D> {
+    waiting: Vec<J>,
+    batch: Vec<J>,
+    done: Option<D>,
+    busy: bool,
+}
+
+impl<J, D> Default for Desk<J, D> {
+    fn default() -> Desk<J, D> {
+        Desk { waiting: Vec::new(), batch: Vec::new(), done: None, busy: false }
+    }
+}
+
+impl<J, D> Desk<J, D> {
+    /// Takes what waits, if the worker is free. True if there is something to run.
+    fn begin(&mut self) -> bool {
+        if self.busy || self.waiting.is_empty() {
+            return false;
+        }
+        self.batch = mem::take(&mut self.waiting);
+        self.busy = true;
+        true
+    }
+}
+
+/// A process.
+pub struct Running {
+    replica: Replica,
+    log: LogWorker,
+    apply: ApplyWorker,
+    flush: FlushWorker,
+    reads: ReadWorker,
+    /// What everybody may look at.
+    pub view: View,
+    log_desk: Desk<LogJob, LogDone>,
+    apply_desk: Desk<ApplyJob, ApplyDone>,
+    flush_desk: Desk<FlushJob, FlushDone>,
+    read_desk: Desk<ReadJob, ReadDone>,
+    inbox: VecDeque<Input>,
+    proposals: VecDeque<Proposals>,
+    turn_due: bool,
+    /// The shards.
+    pub shards: Vec<ShardState>,
+    /// When the clock ticked last.
+    ticked_us: u64,
+    stopping: bool,
+    /// Term, commit and revision as last seen: they never go back.
+    seen: (u64, u64, i64),
+}
+
+/// A member and its disk.
+pub struct Member {
+    /// The disk.
+    memory: Memory,
+    disk: Disk,
+    /// Its process, if it lives.
+    pub running: Option<Running>,
+    /// Counted up with each start and each end.
+    pub life: u64,
+    /// The process does not run for a while.
+    pub paused: bool,
+    /// What happens to it meanwhile.
+    pub kept: VecDeque<Event>,
+    /// How many times slower its disk is now.
+    pub slowness: u64,
+    /// The disk stops at some operation, and the power goes then.
+    doomed: bool,
+    latencies: Random,
+    /// For the fate of what was not synced.
+    cuts: Random,
+}
+
+impl Member {
+    /// A member whose process has not started.
+    pub fn new(scenario: &Scenario, root: &Random, m: usize) -> Member {
+        let memory = Memory::with_sectors(
+            root.child("disk", m as u64).next(),
+            scenario.sectors[m],
+        );
+        Member {
+            disk: Disk::new(memory.clone(), false),
+            memory,
+            running: None,
+            life: 0,
+            paused: false,
+            kept: VecDeque::new(),
+            slowness: 1,
+            doomed: false,
+            latencies: root.child("latencies", m as u64),
+            cuts: root.child("cuts", m as u64),
+        }
+    }
+
+    /// Whether its process lives.
+    pub fn is_up(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Whether its disk is about to stop.
+    pub fn is_doomed(&self) -> bool {
+        self.doomed
+    }
+
+    /// What everybody may look at, if it lives.
+    pub fn view(&self) -> Option<&View> {
+        self.running.as_ref().map(|running| &running.view)
+    }
+
+    /// Its process, if it lives.
+    pub fn running(&mut self) -> Option<&mut Running> {
+        self.running.as_mut()
+    }
+
+    /// Whether it leads, as far as it knows.
+    pub fn leads(&self) -> bool {
+        self.view().is_some_and(|view| view.leads())
+    }
+
+    /// Whether a worker is busy while the disk is slow.
+    pub fn feels_slow_disk(&self) -> bool {
+        self.slowness > 1 && self.running.as_ref().is_some_and(|running| running.log_desk.busy)
+    }
+
+    /// Lets the disk stop at the operation so many from now.
+    pub fn doom(&mut self, operations: u64) {
+        self.memory.stop_at(Some(self.memory.operations() + operations));
+        self.doomed = true;
+    }
+
+    fn latency(&mut self, worker: Worker, sync_us: u64) -> u64 {
+        let slow = self.slowness;
+        let random = &mut self.latencies;
+        match worker {
+            Worker::Log => slow * (sync_us / 2 + random.exponential(sync_us)),
+            Worker::Flush => slow * (sync_us / 2 + random.exponential(2 * sync_us)),
+            Worker::Apply => 10 + random.exponential(100),
+            Worker::Read => 20 + slow * random.exponential(200),
+        }
+    }
+
+    /// What would be found if the power went now, and everything that was not synced were lost.
+    pub fn would_recover(
+        &self,
+        scenario: &Scenario,
+        truth: &Truth,
+        m: usize,
+        now: u64,
+    ) -> Result<(), String> {
+        let memory = self.memory.fork();
+        memory.power_cut_with(&mut |_| DiskFate::Lost);
+        let config = scenario.config_of(m, u64::MAX, now);
+        let found = match replica::open(Arc::new(memory.fork()), config, Bootstrap::Restart) {
+            Ok(opened) => found(&memory, &opened)?,
+            // It has not written its first record yet.
+            Err(_) if truth.mirror(m).durable_last() == 0 => return Ok(()),
+            Err(error) => {
+                return Err(format!(
+                    "if the power went now, member {} would not start: {error}",
+                    m + 1
+                ));
+            }
+        };
+        truth
+            .check_found(m, &found)
+            .map_err(|broken| format!("if the power went now: {broken}"))
+    }
+}
+
+/// What `opened` has found on `memory`, a copy of the disk as it was before.
+fn found(memory: &Memory, opened: &Opened) -> Result<Found, String> {
+    let status = opened.replica.status();
+    let applied = opened.view.applied();
+    let options = wal::Options { segment_bytes: 1 << 20 };
+    let dir = Path::new("/data/member/wal");
+    let entries = match wal::Wal::open(Arc::new(memory.clone()), dir, applied, options) {
+        Ok((_, recovered)) => recovered.entries,
+        // The snapshot whose import was finished at the start stands above what the log holds.
+        Err(_) if status.last == applied => Vec::new(),
+        Err(error) => return Err(format!("the log cannot be read a second time: {error}")),
+    };
+    Ok(Found {
+        applied: applied.0,
+        revision: opened.view.state.revision(),
+        hard_state: raft::HardState {
+            term: status.term,
+            vote: status.vote,
+            commit: status.commit,
+        },
+        last: status.last.0,
+        entries,
+    })
+}
+
+/// A snapshot on its way from one member to another.
+pub struct Transfer {
+    from: (usize, u64),
+    to: (usize, u64),
+    outgoing: OutgoingSnapshot,
+    incoming: Incoming,
+    rest: BytesMut,
+}
+
+impl World {
+    /// The member's process starts.
+    pub fn start(&mut self, m: usize) {
+        if self.members[m].is_up() {
+            return;
+        }
+        let lies = self.scenario.mutant == Some(Mutant::SkipSync);
+        let now = self.now;
+        let member = &mut self.members[m];
+        member.life += 1;
+        member.disk = Disk::new(member.memory.clone(), lies);
+        let life = member.life;
+        let config = self.scenario.config_of(m, life, now);
+        // The power may go again while the member starts.
+        if life > 2
+            && self.faults.is_enabled(Fault::PowerCut)
+            && self.phase == crate::world::Phase::Storm
+            && member.cuts.chance(0.15)
+        {
+            let operations = member.cuts.below(30);
+            member.doom(operations);
+        }
+        let before = member.memory.fork();
+        let vfs: Arc<dyn Vfs> = Arc::new(member.disk.clone());
+        let known = replica::identity(&*vfs, &config.data_dir, None);
+        let bootstrap = match known {
+            Ok(Some(_)) => Bootstrap::Restart,
+            _ => Bootstrap::New(self.scenario.founders()),
+        };
+        let had_log = matches!(bootstrap, Bootstrap::Restart);
+        let opened = replica::open(vfs, config, bootstrap);
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(_) if member.doomed => return self.power_goes(m),
+            Err(error) => {
+                return self.violate(format!("member {} does not start: {error}", m + 1));
+            }
+        };
+        if member.doomed {
+            member.memory.stop_at(None);
+            member.doomed = false;
+        }
+        let looked_at = if had_log { before } else { member.memory.fork() };
+        match found(&looked_at, &opened) {
+            Ok(found) => {
+                let kept = self.truth.on_restart(m, &found);
+                self.expect(kept);
+            }
+            Err(broken) => return self.violate(format!("member {}: {broken}", m + 1)),
+        }
+        if life > 1 {
+            self.figures.restarts += 1;
+        }
+        let Opened { replica, log, apply, flush, reads, view, .. } = opened;
+        let start_ms = 1_700_000_000_000 + now / 1_000;
+        let member = &mut self.members[m];
+        member.running = Some(Running {
+            replica,
+            log,
+            apply,
+            flush,
+            reads,
+            shards: (0..self.scenario.shards)
+                .map(|shard| ShardState::new(m as u64 + 1, replica::Shard(shard), start_ms))
+                .collect(),
+            seen: (view.term().0, view.committed().0, view.state.revision()),
+            view,
+            log_desk: Desk::default(),
+            apply_desk: Desk::default(),
+            flush_desk: Desk::default(),
+            read_desk: Desk::default(),
+            inbox: VecDeque::new(),
+            proposals: VecDeque::new(),
+            turn_due: false,
+            ticked_us: now,
+            stopping: false,
+        });
+        // What was recovered must itself be as durable as what is told of it from now on.
+        let kept = self.members[m].would_recover(&self.scenario, &self.truth, m, now);
+        self.expect(kept);
+        let phase = self.members[m].latencies.below(self.scenario.tick_us[m]);
+        self.soon(m, phase, Event::Tick);
+        self.soon(m, phase % SHARD_TICK_US, Event::ShardTick);
+        self.remember(Some(m), "started", life, 0);
+        self.wake(m);
+    }
+
+    /// The process ends at once.
+    pub fn kill(&mut self, m: usize, power: bool) {
+        let member = &mut self.members[m];
+        if !member.is_up() && !member.doomed {
+            return;
+        }
+        // First the dead process's hand is taken off the disk, for what it still drops would reach for it.
+        member.disk.die();
+        let life = member.life;
+        let member = &mut self.members[m];
+        member.running = None;
+        member.kept.clear();
+        member.paused = false;
+        member.doomed = false;
+        member.life += 1;
+        if power {
+            let seed = member.cuts.next();
+            member.memory.power_cut(seed);
+        } else {
+            member.memory.crash();
+        }
+        member.memory.stop_at(None);
+        let dead: Vec<u64> = self
+            .transfers
+            .iter()
+            .filter(|(_, t)| t.from == (m, life) || t.to == (m, life))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in dead {
+            self.end_transfer(id, None);
+        }
+        self.connections_end(m, life);
+        self.remember(Some(m), if power { "power is gone" } else { "died" }, life, 0);
+    }
+
+    /// The power of a member that was doomed goes.
+    pub fn power_goes(&mut self, m: usize) {
+        if self.members[m].doomed {
+            self.figures.fired[Fault::PowerCut as usize] += 1;
+            self.kill(m, true);
+            let delay = self.faults.down_time();
+            self.after(delay, Whose::Member(m), Event::Start);
+        }
+    }
+
+    /// The process goes on.
+    pub fn resume(&mut self, m: usize) {
+        let member = &mut self.members[m];
+        if !mem::take(&mut member.paused) {
+            return;
+        }
+        let kept = mem::take(&mut member.kept);
+        for (at, event) in kept.into_iter().enumerate() {
+            self.soon(m, at as u64 + 1, event);
+        }
+    }
+
+    /// The clock ticks.
+    pub fn tick(&mut self, m: usize) {
+        let (now, tick_us) = (self.now, self.scenario.tick_us[m]);
+        let Some(running) = self.members[m].running() else { return };
+        let elapsed = ((now - running.ticked_us + tick_us / 2) / tick_us).max(1);
+        running.ticked_us = now;
+        self.soon(m, tick_us, Event::Tick);
+        self.input(m, Input::Tick { elapsed: elapsed as u32 });
+    }
+
+    /// The shards look at their deadlines.
+    pub fn shard_tick(&mut self, m: usize) {
+        self.soon(m, SHARD_TICK_US, Event::ShardTick);
+        let Some(running) = self.members[m].running() else { return };
+        for shard in 0..running.shards.len() as u8 {
+            self.tell_shard(m, shard, ShardEvent::Tick);
+        }
+    }
+
+    /// Puts something into the replica's inbox.
+    pub fn input(&mut self, m: usize, input: Input) {
+        if let Some(running) = self.members[m].running() {
+            running.inbox.push_back(input);
+            self.wake(m);
+        }
+    }
+
+    /// Puts a shard's proposals into their inbox.
+    pub fn propose(&mut self, m: usize, proposals: Proposals) {
+        if let Some(running) = self.members[m].running() {
+            running.proposals.push_back(proposals);
+            self.wake(m);
+        }
+    }
+
+    fn wake(&mut self, m: usize) {
+        if let Some(running) = self.members[m].running()
+            && !mem::replace(&mut running.turn_due, true)
+        {
+            let delay = 2 + self.delays.exponential(20);
+            self.soon(m, delay, Event::Turn);
+        }
+    }
+
+    /// Puts something into a shard's mailbox.
+    pub fn tell_shard(&mut self, m: usize, shard: u8, event: ShardEvent) {
+        let Some(running) = self.members[m].running() else { return };
+        let state = &mut running.shards[usize::from(shard)];
+        state.mailbox.push_back(event);
+        if !mem::replace(&mut state.turn_due, true) {
+            let delay = 2 + self.delays.exponential(20);
+            self.soon(m, delay, Event::ShardTurn(shard));
+        }
+    }
+
+    /// One turn of the replica: all that is in its inbox, then what it has decided.
+    pub fn turn(&mut self, m: usize) {
+        let Some(running) = self.members[m].running() else { return };
+        running.turn_due = false;
+        let takes_proposals = running.replica.takes_proposals();
+        for input in mem::take(&mut running.inbox) {
+            running.replica.handle(input);
+        }
+        if takes_proposals {
+            for proposals in mem::take(&mut running.proposals) {
+                running.replica.handle(Input::Propose(proposals));
+            }
+        }
+        let output = running.replica.output();
+        let view = &running.view;
+        let now_seen = (view.term().0, view.committed().0, view.state.revision());
+        let seen = mem::replace(&mut running.seen, now_seen);
+        let leads = view.leads() && running.replica.status().role == RoleKind::Leader;
+        if now_seen.0 < seen.0 || now_seen.1 < seen.1 || now_seen.2 < seen.2 {
+            self.violate(format!(
+                "member {}: term, commit and revision went from {seen:?} to {now_seen:?}",
+                m + 1
+            ));
+        }
+        if leads {
+            let kept = self.truth.on_leader(m as u64 + 1, now_seen.0, self.now);
+            self.expect(kept);
+        }
+        self.carry_out(m, output);
+    }
+
+    fn carry_out(&mut self, m: usize, output: Output) {
+        let Output {
+            messages,
+            snapshots,
+            log,
+            apply,
+            flush,
+            reads,
+            answers,
+            peer_answers,
+            notices,
+            ..
+        } = output;
+        for job in &apply {
+            let entries = match job {
+                ApplyJob::Entries(entries) => &entries[..],
+                ApplyJob::Membership { entry, .. } => std::slice::from_ref(entry),
+                _ => &[],
+            };
+            for entry in entries {
+                let kept = self.truth.on_committed(m, entry, self.now);
+                self.expect(kept);
+            }
+        }
+        let Some(running) = self.members[m].running() else { return };
+        running.log_desk.waiting.extend(log);
+        running.apply_desk.waiting.extend(apply);
+        running.flush_desk.waiting.extend(flush);
+        running.read_desk.waiting.extend(reads);
+        for worker in [Worker::Log, Worker::Apply, Worker::Flush, Worker::Read] {
+            self.begin(m, worker);
+        }
+        for message in messages {
+            self.send(m, message);
+        }
+        for (shard, answers) in answers {
+            for answer in &answers {
+                match answer {
+                    Answer::Refused { id, .. } => {
+                        let kept = self.truth.on_refused(id.0);
+                        self.expect(kept);
+                    }
+                    Answer::Lease(answer) => self.note_kept_alive(m, answer),
+                    _ => {}
+                }
+            }
+            self.tell_shard(m, shard.0, ShardEvent::Answers(answers));
+        }
+        for answer in peer_answers {
+            self.note_kept_alive(m, &answer);
+            if let Asker::Peer { token } = answer.asker {
+                self.answer_forward(m, token, answer.result.ok());
+            }
+        }
+        for snapshot in snapshots {
+            self.begin_transfer(m, snapshot);
+        }
+        for notice in notices {
+            self.on_notice(m, notice);
+        }
+    }
+
+    fn note_kept_alive(&mut self, m: usize, answer: &replica::LeaseAnswer) {
+        if let Ok(LeaseTime::KeptAlive { .. }) = answer.result {
+            let term = self.members[m].view().map_or(0, |view| view.term().0);
+            let kept = self.truth.on_kept_alive(answer.lease, term, self.now);
+            self.expect(kept);
+        }
+    }
+
+    fn on_notice(&mut self, m: usize, notice: Notice) {
+        match notice {
+            Notice::Leader { leader, term } => {
+                self.remember(Some(m), "leader is", leader, term.0);
+                if leader != raft::NONE {
+                    let kept = self.truth.on_leader(leader, term.0, self.now);
+                    self.expect(kept);
+                }
+                if leader == m as u64 + 1 {
+                    self.figures.elections += 1;
+                }
+            }
+            Notice::SnapshotInstalled { index, .. } => {
+                self.figures.snapshots += 1;
+                self.remember(Some(m), "installed", index.0, 0);
+            }
+            Notice::LogReleased { index } => {
+                self.figures.releases += 1;
+                self.remember(Some(m), "log released", index.0, 0);
+            }
+            Notice::Stopped => {
+                self.kill(m, false);
+                let delay = self.faults.down_time();
+                self.after(delay, Whose::Member(m), Event::Start);
+            }
+            Notice::Fatal(failure) => self.failed(m, &failure),
+            Notice::Removed => self.violate(format!("member {} was removed by nobody", m + 1)),
+            Notice::Ready | Notice::Membership(_) => {}
+        }
+    }
+
+    fn failed(&mut self, m: usize, failure: &replica::Failure) {
+        if self.members[m].doomed {
+            self.power_goes(m);
+        } else {
+            self.violate(format!("member {} failed, and nothing explains it: {failure}", m + 1));
+        }
+    }
+
+    /// Asks a member to end in order; it is killed when it has, or when its patience is over.
+    pub fn stop(&mut self, m: usize) {
+        if let Some(running) = self.members[m].running()
+            && !mem::replace(&mut running.stopping, true)
+        {
+            self.input(m, Input::Stop);
+        }
+    }
+
+    fn begin(&mut self, m: usize, worker: Worker) {
+        let sync_us = self.scenario.sync_us[m];
+        let Some(running) = self.members[m].running() else { return };
+        let begins = match worker {
+            Worker::Log => running.log_desk.begin(),
+            Worker::Apply => running.apply_desk.begin(),
+            Worker::Flush => running.flush_desk.begin(),
+            Worker::Read => running.read_desk.begin(),
+        };
+        if begins {
+            let latency = self.members[m].latency(worker, sync_us);
+            self.soon(m, latency, Event::Run(worker));
+        }
+    }
+
+    /// A worker runs its batch.
+    pub fn run_worker(&mut self, m: usize, worker: Worker) {
+        let Some(running) = self.members[m].running() else { return };
+        let mut failure = None;
+        let mut log_run = None;
+        let mut stored = None;
+        match worker {
+            Worker::Log => {
+                let jobs = mem::take(&mut running.log_desk.batch);
+                log_run = Some(LogRun::of(&jobs));
+                let done = running.log.run(jobs);
+                failure = failure_of(done.completion.as_ref());
+                running.log_desk.done = Some(done);
+            }
+            Worker::Apply => {
+                let done = running.apply.run(mem::take(&mut running.apply_desk.batch));
+                failure = failure_of(done.completion.as_ref());
+                running.apply_desk.done = Some(done);
+            }
+            Worker::Flush => {
+                let done = running.flush.run(mem::take(&mut running.flush_desk.batch));
+                if let Some(Completion::Flush(reports)) = &done.completion {
+                    stored = reports.iter().rev().find_map(|report| match report {
+                        FlushReport::Synced { index, .. } => Some(index.0),
+                        _ => None,
+                    });
+                }
+                failure = failure.or_else(|| failure_of(done.completion.as_ref()));
+                running.flush_desk.done = Some(done);
+            }
+            Worker::Read => {
+                let done = running.reads.run(mem::take(&mut running.read_desk.batch));
+                failure = failure.or_else(|| failure_of(done.completion.as_ref()));
+                running.read_desk.done = Some(done);
+            }
+        }
+        if let Some(failure) = failure {
+            return self.failed(m, &failure);
+        }
+        if let Some(run) = log_run {
+            let kept = self.truth.on_log(m, &run);
+            self.expect(kept);
+        }
+        if let Some(index) = stored {
+            self.truth.on_stored(m, index);
+        }
+        let delay = 1 + self.delays.exponential(15);
+        self.soon(m, delay, Event::Done(worker));
+    }
+
+    /// What a worker has done is passed on.
+    pub fn worker_done(&mut self, m: usize, worker: Worker) {
+        let Some(running) = self.members[m].running() else { return };
+        let completion;
+        let (mut messages, mut shards) = (Vec::new(), Vec::new());
+        match worker {
+            Worker::Log => {
+                running.log_desk.busy = false;
+                let done = running.log_desk.done.take().expect("the log worker has run");
+                completion = done.completion;
+                messages = done.messages;
+            }
+            Worker::Apply => {
+                running.apply_desk.busy = false;
+                let done = running.apply_desk.done.take().expect("the apply worker has run");
+                completion = done.completion;
+                shards = done.shards;
+            }
+            Worker::Flush => {
+                running.flush_desk.busy = false;
+                completion = running.flush_desk.done.take().and_then(|done| done.completion);
+            }
+            Worker::Read => {
+                running.read_desk.busy = false;
+                completion = running.read_desk.done.take().and_then(|done| done.completion);
+            }
+        }
+        for message in messages {
+            self.send(m, message);
+        }
+        if let Some(completion) = completion {
+            self.input(m, Input::Done(completion));
+        }
+        for to_shard in shards {
+            self.tell_shard(m, to_shard.shard.0, ShardEvent::Applied(Box::new(to_shard)));
+        }
+        self.begin(m, worker);
+    }
+
+    /// A message leaves a member.
+    fn send(&mut self, m: usize, message: Message) {
+        let kept = self.truth.on_message(m, &message, self.now);
+        self.expect(kept);
+        let to = message.to as usize - 1;
+        let mut message = message;
+        if self.delays.below(16) == 0 {
+            let mut bytes = BytesMut::new();
+            wal::codec::encode_message(&message, &mut bytes);
+            match wal::codec::decode_message(&bytes.freeze()) {
+                Ok(decoded) if decoded == message => message = decoded,
+                other => {
+                    self.violate(format!("{message:?} is read back from its bytes as {other:?}"));
+                }
+            }
+        }
+        match self.scenario.mutant {
+            Some(Mutant::VoteTwice)
+                if message.kind == MessageKind::VoteResp && message.reject =>
+            {
+                message.reject = false;
+            }
+            Some(Mutant::AckBeforeQuorum)
+                if message.kind == MessageKind::App && !message.entries.is_empty() =>
+            {
+                let last = message.entries.last().map_or(Index(0), |entry| entry.index);
+                let forged = Message {
+                    kind: MessageKind::AppResp,
+                    to: message.from,
+                    from: message.to,
+                    term: message.term,
+                    index: last,
+                    ..Message::default()
+                };
+                self.soon(m, 50, Event::Arrive(Box::new(forged)));
+            }
+            _ => {}
+        }
+        self.figures.messages += 1;
+        match self.network.send(m, to, self.now) {
+            Fate::Cut => self.unreachable(m, message.to),
+            Fate::Lost => self.figures.fired[Fault::Loss as usize] += 1,
+            Fate::Arrives { at, again, aside } => {
+                if !self.members[to].is_up() {
+                    return self.unreachable(m, message.to);
+                }
+                self.figures.fired[Fault::Reordering as usize] += u64::from(aside);
+                let whose = Whose::Life(to, self.members[to].life);
+                // The transport never sends a proposal twice: a stream either delivers it or breaks.
+                if let Some(again) = again.filter(|_| message.kind != MessageKind::Prop) {
+                    self.figures.fired[Fault::Doubling as usize] += 1;
+                    self.at(again, whose, Event::Arrive(Box::new(message.clone())));
+                }
+                self.at(at, whose, Event::Arrive(Box::new(message)));
+            }
+        }
+    }
+
+    /// The transport has noticed, sooner or later or never.
+    fn unreachable(&mut self, m: usize, id: NodeId) {
+        if self.delays.below(3) > 0 {
+            let delay = self.delays.exponential(20_000);
+            self.soon(m, delay, Event::Unreachable(id));
+        }
+    }
+
+    fn begin_transfer(&mut self, m: usize, outgoing: OutgoingSnapshot) {
+        let to = outgoing.to as usize - 1;
+        let kept = self.truth.on_message(m, &outgoing.message, self.now);
+        self.expect(kept);
+        let busy = self.transfers.values().any(|transfer| transfer.to.0 == to);
+        let reachable = self.network.is_whole(m, to) && self.members[to].is_up();
+        let member = &self.members[to];
+        let config = self.scenario.config_of(to, member.life, self.now);
+        let vfs: Arc<dyn Vfs> = Arc::new(member.disk.clone());
+        let incoming = match !busy && reachable && !member.paused {
+            true => Incoming::create(vfs, &config, &outgoing.message).ok(),
+            false => None,
+        };
+        let Some(incoming) = incoming else {
+            let (to, ok) = (outgoing.to, false);
+            let life = self.members[m].life;
+            return self.after_input(m, life, Input::SnapshotSent { to, ok });
+        };
+        let (from, to) = ((m, self.members[m].life), (to, self.members[to].life));
+        let transfer = Transfer { from, to, outgoing, incoming, rest: BytesMut::new() };
+        let id = self.transfers.last_key_value().map_or(1, |(id, _)| id + 1).max(self.figures.sent + 1);
+        self.figures.sent = id;
+        self.transfers.insert(id, transfer);
+        self.after(self.scenario.latency_us.0, Whose::World, Event::Piece(id));
+    }
+
+    fn after_input(&mut self, m: usize, life: u64, input: Input) {
+        if self.members[m].life == life {
+            self.input(m, input);
+        }
+    }
+
+    /// The next piece of a snapshot goes over.
+    pub fn piece(&mut self, id: u64) {
+        let delay = self.scenario.latency_us.0 / 2 + self.delays.exponential(1_000);
+        let breaks = self.phase == crate::world::Phase::Storm && self.delays.below(60) == 0;
+        let Some(transfer) = self.transfers.get_mut(&id) else { return };
+        let (from, to) = (transfer.from.0, transfer.to.0);
+        if self.members[from].paused || self.members[to].paused {
+            return self.after(50_000, Whose::World, Event::Piece(id));
+        }
+        if breaks || !self.network.is_whole(from, to) {
+            return self.end_transfer(id, Some(false));
+        }
+        while transfer.rest.is_empty() {
+            match transfer.outgoing.stream.next_chunk() {
+                Ok(Some(chunk)) => transfer.rest.extend_from_slice(&chunk),
+                Ok(None) => return self.end_transfer(id, Some(true)),
+                Err(error) => {
+                    let excused = self.members[from].doomed;
+                    self.end_transfer(id, Some(false));
+                    if !excused {
+                        self.violate(format!("a snapshot cannot be read: {error}"));
+                    }
+                    return;
+                }
+            }
+        }
+        let length = transfer.rest.len().min(PIECE_BYTES);
+        let piece: Bytes = transfer.rest.split_to(length).freeze();
+        match transfer.incoming.write(&piece) {
+            Ok(()) => self.after(delay, Whose::World, Event::Piece(id)),
+            Err(error) => {
+                let excused = self.members[to].doomed;
+                self.end_transfer(id, Some(false));
+                if !excused {
+                    self.violate(format!("a snapshot cannot be written: {error}"));
+                }
+            }
+        }
+    }
+
+    /// A snapshot has been sent, or has not.
+    fn end_transfer(&mut self, id: u64, whole: Option<bool>) {
+        let Some(transfer) = self.transfers.remove(&id) else { return };
+        let Transfer { from, to, outgoing, incoming, .. } = transfer;
+        let mut ok = whole == Some(true);
+        if ok {
+            match incoming.finish() {
+                Ok(file) => {
+                    let message = Box::new(outgoing.message);
+                    self.after_input(to.0, to.1, Input::SnapshotReceived { message, file });
+                }
+                Err(error) => {
+                    ok = false;
+                    if !self.members[to.0].doomed {
+                        self.violate(format!("a received snapshot is not whole: {error}"));
+                    }
+                }
+            }
+        }
+        self.after_input(from.0, from.1, Input::SnapshotSent { to: outgoing.to, ok });
+    }
+}
+
+fn failure_of(completion: Option<&Completion>) -> Option<replica::Failure> {
+    match completion {
+        Some(Completion::Failed(failure)) => Some(failure.clone()),
+        _ => None,
+    }
+}
+
+impl Running {
+    /// The cluster's id, the member's and its term, for headers.
+    pub fn header(&self, member: NodeId, revision: i64) -> state_machine::Header {
+        state_machine::Header {
+            cluster_id: CLUSTER,
+            member_id: member,
+            revision,
+            raft_term: self.view.term().0,
+        }
+    }
+}

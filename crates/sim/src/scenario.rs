@@ -1,0 +1,244 @@
+//! What a seed is about: everything that is drawn before the first event.
+
+use replica::{Config, Founder, Identity, Limits, SegmentBytes};
+
+use crate::checker::CLUSTER;
+use crate::random::Random;
+
+/// A kind of misfortune.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// Messages are lost.
+    Loss,
+    /// Messages arrive twice.
+    Doubling,
+    /// Messages overtake each other.
+    Reordering,
+    /// Links are cut in both directions.
+    CutBoth,
+    /// Links are cut in one direction.
+    CutOneWay,
+    /// A process dies; its disk keeps what was written.
+    Crash,
+    /// The power goes; the disk keeps what it likes of what was not synced.
+    PowerCut,
+    /// A process does nothing for a while.
+    Pause,
+    /// A disk is slow for a while.
+    SlowDisk,
+}
+
+/// All of them, in the order of their numbers.
+pub const FAULTS: [Fault; 9] = [
+    Fault::Loss,
+    Fault::Doubling,
+    Fault::Reordering,
+    Fault::CutBoth,
+    Fault::CutOneWay,
+    Fault::Crash,
+    Fault::PowerCut,
+    Fault::Pause,
+    Fault::SlowDisk,
+];
+
+impl Fault {
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Fault::Loss => "loss",
+            Fault::Doubling => "doubling",
+            Fault::Reordering => "reordering",
+            Fault::CutBoth => "cut both ways",
+            Fault::CutOneWay => "cut one way",
+            Fault::Crash => "crash",
+            Fault::PowerCut => "power cut",
+            Fault::Pause => "pause",
+            Fault::SlowDisk => "slow disk",
+        }
+    }
+
+    /// Whether it happens between members, and so needs two.
+    fn needs_peers(self) -> bool {
+        use Fault::{CutBoth, CutOneWay, Doubling, Loss, Reordering};
+        matches!(self, Loss | Doubling | Reordering | CutBoth | CutOneWay)
+    }
+}
+
+/// A defect that is put in on purpose, to see that it is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// Disks skip a sync of the log now and then, and say they did it.
+    SkipSync,
+    /// The leader hears acknowledgements that no follower has given.
+    AckBeforeQuorum,
+    /// A member that has voted, or should refuse, votes all the same.
+    VoteTwice,
+}
+
+/// All of them.
+pub const MUTANTS: [Mutant; 3] = [Mutant::SkipSync, Mutant::AckBeforeQuorum, Mutant::VoteTwice];
+
+impl Mutant {
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mutant::SkipSync => "skip a sync",
+            Mutant::AckBeforeQuorum => "acknowledge before the quorum",
+            Mutant::VoteTwice => "vote twice",
+        }
+    }
+}
+
+/// What a seed is about.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// The seed.
+    pub seed: u64,
+    /// How long faults and clients go on, in microseconds.
+    pub length_us: u64,
+    /// How many members.
+    pub members: usize,
+    /// How many clients.
+    pub clients: usize,
+    /// How many requests a client has under way at most.
+    pub width: usize,
+    /// How long a client rests between two requests, on average, in microseconds.
+    pub think_us: u64,
+    /// Shards per member.
+    pub shards: u8,
+    /// The sector size of each disk.
+    pub sectors: Vec<usize>,
+    /// How long a tick is for each member, in microseconds: their clocks drift.
+    pub tick_us: Vec<u64>,
+    /// How long a sync of each disk takes on average, in microseconds.
+    pub sync_us: Vec<u64>,
+    /// The least time and the average of the rest that a message takes, in microseconds.
+    pub latency_us: (u64, u64),
+    /// The kinds of misfortune that happen.
+    pub faults: Vec<Fault>,
+    /// The average time between two misfortunes of a kind, in microseconds.
+    pub fault_gap_us: u64,
+    /// How many keys there are.
+    pub keys: u64,
+    /// The defect put in.
+    pub mutant: Option<Mutant>,
+    /// What all members are told at their start.
+    pub config: Config,
+}
+
+impl Scenario {
+    /// Draws what the seed is about.
+    pub fn draw(seed: u64, length_us: u64, mutant: Option<Mutant>) -> Scenario {
+        let mut random = Random::new(seed).child("scenario", 0);
+        let members = match random.below(100) {
+            0..12 => 1,
+            12..16 => 2,
+            16..72 => 3,
+            72..94 => 5,
+            _ => 7,
+        };
+        let tick_ms = *random.pick(&[50, 100, 100]);
+        let sector_choice = *random.pick(&[512, 512, 4096]);
+        let mut faults: Vec<Fault> = FAULTS.into_iter().filter(|_| random.chance(0.5)).collect();
+        if members == 1 {
+            faults.retain(|fault| !fault.needs_peers());
+        }
+        Scenario {
+            seed,
+            length_us,
+            members,
+            clients: random.between(2, 8) as usize,
+            width: random.between(1, 3) as usize,
+            think_us: 0,
+            shards: random.between(1, 3) as u8,
+            sectors: vec![sector_choice; members],
+            tick_us: (0..members)
+                .map(|_| tick_ms * 1_000 * random.between(970, 1_030) / 1_000)
+                .collect(),
+            sync_us: (0..members).map(|_| *random.pick(&[150, 400, 400, 1_000, 3_000])).collect(),
+            latency_us: (random.between(50, 1_500), random.between(50, 2_000)),
+            faults,
+            fault_gap_us: random.between(3_000_000, 7_000_000),
+            keys: random.between(6, 40),
+            mutant,
+            config: config(&mut random, tick_ms),
+        }
+        .with_load(&mut random)
+    }
+
+    /// Enough requests that ten writes a second get through, and not so many that a seed takes long.
+    fn with_load(mut self, random: &mut Random) -> Scenario {
+        if self.clients * self.width < 4 {
+            self.width = 4usize.div_ceil(self.clients);
+        }
+        let per_second = random.between(45, 80);
+        self.think_us = (self.clients * self.width) as u64 * 1_000_000 / per_second;
+        self
+    }
+
+    /// What the member of this number is told in this life of its.
+    pub fn config_of(&self, member: usize, life: u64, now_us: u64) -> Config {
+        let mut config = self.config.clone();
+        config.identity.node_id = member as u64 + 1;
+        config.seed = Random::new(self.seed).child("raft", (member as u64) << 32 | life).next();
+        config.start_ms = 1_700_000_000_000 + now_us / 1_000;
+        config
+    }
+
+    /// The founders of the cluster.
+    pub fn founders(&self) -> Vec<Founder> {
+        (1..=self.members as u64)
+            .map(|id| {
+                let member = state_machine::Member {
+                    id,
+                    name: format!("m{id}"),
+                    peer_urls: vec![format!("http://10.0.0.{id}:2380")],
+                    ..state_machine::Member::default()
+                };
+                Founder { node_id: id, context: member.to_context() }
+            })
+            .collect()
+    }
+
+    /// The shortest lease that is granted, in seconds: one and a half election timeouts, rounded up.
+    pub fn lease_ttl_min(&self) -> i64 {
+        let ms = 3 * u64::from(self.config.election_ticks) * self.config.tick_ms / 2;
+        ms.div_ceil(1_000) as i64
+    }
+}
+
+/// Everything small, so that what is rare in life happens all the time here.
+fn config(random: &mut Random, tick_ms: u64) -> Config {
+    let mut config = Config::new(Identity { node_id: 1, cluster_id: CLUSTER }, "/data");
+    config.tick_ms = tick_ms;
+    config.election_ticks = random.between(5, 10) as u32;
+    config.pre_vote = random.chance(0.6);
+    config.snapshot_count = random.between(5, 200);
+    config.snapshot_catchup_entries = *random.pick(&[0, 1, 5, 20, 100]);
+    config.value_cache_bytes = *random.pick(&[0, 512, 16 << 10, 1 << 20]);
+    config.segment_bytes = SegmentBytes {
+        wal: *random.pick(&[4 << 10, 16 << 10, 64 << 10]),
+        store: *random.pick(&[16 << 10, 32 << 10, 128 << 10]),
+    };
+    config.limits = Limits {
+        frame_bytes: *random.pick(&[256, 1 << 10, 8 << 10]),
+        frame_ms: *random.pick(&[50, 200, 1_000]),
+        store_sync_bytes: *random.pick(&[1, 2 << 10, 32 << 10]),
+        frames: *random.pick(&[1, 2, 16]),
+        apply_job_bytes: *random.pick(&[1, 1 << 10, 1 << 20]),
+        apply_jobs: random.between(1, 3) as usize,
+        log_memory_bytes: *random.pick(&[0, 1 << 10, 32 << 10, 1 << 20]),
+        message_bytes: *random.pick(&[1, 512, 8 << 10, 512 << 10]),
+        inflight_messages: *random.pick(&[1, 4, 64]),
+        inflight_bytes: *random.pick(&[1 << 10, 64 << 10, 16 << 20]),
+        uncommitted_bytes: *random.pick(&[16 << 10, 64 << 10, 64 << 20]),
+        unflushed_bytes: *random.pick(&[4 << 10, 64 << 20]),
+        unflushed_bytes_hard: *random.pick(&[8 << 10, 128 << 20]),
+        committed_queue_bytes: *random.pick(&[2 << 10, 64 << 20]),
+        held_proposals: *random.pick(&[4, 4_096]),
+        read_rounds: *random.pick(&[1, 4, 64]),
+        fetches: *random.pick(&[1, 8]),
+        ..Limits::default()
+    };
+    config
+}

@@ -1,0 +1,782 @@
+//! A shard: what a server's thread does with requests, replies, reads and watchers, without sockets.
+//!
+//! Requests become commands and wait for their reply; linearizable reads wait for a read index and then for apply;
+//! watchers hang in a `WatcherSet` and catch up from history. The order of the steps is the server's: the watching flag
+//! goes up before the revision is read, the waiting flag before the applied index.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::mem;
+
+use bytes::Bytes;
+use mvcc::{Event as Change, Filter, History, KeyRange, Lagging, ReadError, Reader, WatcherSet};
+use prost::Message as _;
+use proto::etcdserverpb::{RangeRequest, RangeResponse, TxnRequest, TxnResponse};
+use raft::{Index, NodeId};
+use replica::{
+    Answer, Asker, Input, Lane, LeaseAnswer, LeaseAsk, LeaseQuestion, LeaseRefusal, LeaseTime,
+    Proposal, Proposals, ReadBatch, ReadWaits, Shard, ToShard, Waiters,
+};
+use state_machine::{Caller, Command, Effort, Error, Reply, Request as Wish};
+
+use crate::checker::strip;
+use crate::world::{Event, Whose, World};
+
+/// Waiters and reads per shard.
+const WAITS: usize = 10_000;
+/// Events of one slice of history: few, so that catching up takes several.
+const HISTORY_EVENTS: usize = 16;
+
+/// Who asks, and what was known when he did.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// The client.
+    pub client: usize,
+    /// The number of its connection.
+    pub conn: u64,
+    /// The number of the request.
+    pub op: u64,
+    /// The revision that was committed then.
+    pub revision: i64,
+    /// The compaction mark then.
+    pub mark: i64,
+}
+
+/// What a client asks.
+pub struct Request {
+    /// Who asks.
+    pub call: Call,
+    /// What.
+    pub ask: Ask,
+}
+
+/// What can be asked.
+pub enum Ask {
+    /// A write.
+    Propose(Wish, Lane),
+    /// A read.
+    Read(Wanted),
+    /// To keep a lease alive.
+    KeepAlive(i64),
+    /// To hand the leadership over.
+    Transfer(NodeId),
+    /// To watch.
+    Watch {
+        /// The client's name for the watch.
+        id: u32,
+        /// The range.
+        key: Bytes,
+        /// Its end.
+        range_end: Bytes,
+        /// From this revision on; 0: from now on.
+        from: i64,
+    },
+    /// To watch no longer.
+    Unwatch(u32),
+    /// The connection is gone.
+    Gone,
+}
+
+/// A read.
+#[derive(Clone)]
+pub enum Wanted {
+    /// A range.
+    Range(RangeRequest),
+    /// A transaction of ranges, serializable or not.
+    Txn(TxnRequest, bool),
+}
+
+impl Wanted {
+    fn is_serializable(&self) -> bool {
+        match self {
+            Wanted::Range(range) => range.serializable,
+            Wanted::Txn(_, serializable) => *serializable,
+        }
+    }
+}
+
+/// One event as it travels to a client.
+#[derive(Debug)]
+pub struct WatchEvent {
+    /// Its main revision.
+    pub main: i64,
+    /// Whether it is a put.
+    pub is_put: bool,
+    /// The encoded key-value.
+    pub kv: Bytes,
+    /// What was there before, if there was something; an error if it could not be read.
+    pub previous: Result<Option<Bytes>, ()>,
+}
+
+/// What a client is told.
+pub enum Told {
+    /// The outcome of a request.
+    Outcome {
+        /// Which.
+        op: u64,
+        /// Whether it was done.
+        ok: bool,
+    },
+    /// A watch stands.
+    Created {
+        /// Which.
+        id: u32,
+        /// From which revision on it will be told.
+        from: i64,
+    },
+    /// Events of a watch.
+    Events {
+        /// Which.
+        id: u32,
+        /// What happened.
+        events: Vec<WatchEvent>,
+    },
+    /// All events up to a revision have been told.
+    Progress {
+        /// Of which watch.
+        id: u32,
+        /// Up to there.
+        revision: i64,
+    },
+    /// A watch ends because of a compaction.
+    Canceled {
+        /// Which.
+        id: u32,
+        /// The mark.
+        mark: i64,
+    },
+}
+
+impl Told {
+    /// Its name in traces.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Told::Outcome { ok: true, .. } => "ok",
+            Told::Outcome { .. } => "not ok",
+            Told::Created { .. } => "created",
+            Told::Events { .. } => "events",
+            Told::Progress { .. } => "progress",
+            Told::Canceled { .. } => "canceled",
+        }
+    }
+}
+
+/// What comes into a shard's mailbox.
+pub enum ShardEvent {
+    /// A client's request.
+    Request(Request),
+    /// The replica's answers.
+    Answers(Vec<Answer>),
+    /// What apply has done.
+    Applied(Box<ToShard>),
+    /// A stretch of history that a read thread has read.
+    Brought(WatchKey, Result<History, ReadError>),
+    /// The leader's answer to a forwarded question.
+    Forwarded(u64, Option<LeaseTime>),
+    /// Time has passed.
+    Tick,
+}
+
+/// What a read thread does for a shard.
+pub enum Errand {
+    /// A read of a client.
+    Read(Call, Wanted),
+    /// A stretch of history.
+    History(Lagging<WatchKey>),
+}
+
+/// A watcher: client, connection, the client's name for it.
+pub type WatchKey = (usize, u64, u32);
+
+/// A question about a lease on its way to the leader and back.
+#[derive(Clone, Copy)]
+pub struct Forward {
+    /// Who asks: member, its life, shard and the shard's name for the question.
+    from: (usize, u64, u8, u64),
+    /// Which lease.
+    pub lease: i64,
+}
+
+/// The state of a shard.
+pub struct ShardState {
+    number: Shard,
+    waiters: Waiters<Call>,
+    reads: ReadWaits<(Call, Wanted)>,
+    proposals: Vec<Proposal>,
+    /// What waits to be looked at.
+    pub mailbox: VecDeque<ShardEvent>,
+    /// A turn is due.
+    pub turn_due: bool,
+    watchers: WatcherSet<WatchKey>,
+    reading: BTreeMap<WatchKey, ()>,
+    known: BTreeMap<WatchKey, ()>,
+    flag: bool,
+    questions: BTreeMap<u64, Call>,
+    next_token: u64,
+}
+
+impl ShardState {
+    /// A shard that nobody has asked anything.
+    pub fn new(member: NodeId, number: Shard, start_ms: u64) -> ShardState {
+        ShardState {
+            number,
+            waiters: Waiters::new(member, number, start_ms, WAITS),
+            reads: ReadWaits::new(WAITS),
+            proposals: Vec::new(),
+            mailbox: VecDeque::new(),
+            turn_due: false,
+            watchers: WatcherSet::new(0),
+            reading: BTreeMap::new(),
+            known: BTreeMap::new(),
+            flag: false,
+            questions: BTreeMap::new(),
+            next_token: 0,
+        }
+    }
+
+    fn token(&mut self) -> u64 {
+        self.next_token += 1;
+        self.next_token
+    }
+}
+
+impl World {
+    /// A shard looks at all that is in its mailbox, and hands on what has gathered.
+    pub fn shard_turn(&mut self, m: usize, s: usize) {
+        let Some(shard) = self.shard(m, s) else { return };
+        shard.turn_due = false;
+        for event in mem::take(&mut shard.mailbox) {
+            self.shard_event(m, s, event);
+        }
+        let Some(shard) = self.shard(m, s) else { return };
+        let number = shard.number;
+        let list = mem::take(&mut shard.proposals);
+        let batch = shard.reads.batch();
+        if !list.is_empty() {
+            self.propose(m, Proposals { shard: number, list });
+        }
+        if let Some(batch) = batch {
+            self.input(m, Input::ReadIndex(ReadBatch { shard: number, batch }));
+        }
+    }
+
+    fn shard(&mut self, m: usize, s: usize) -> Option<&mut ShardState> {
+        self.members[m].running().map(|running| &mut running.shards[s])
+    }
+
+    fn view(&self, m: usize) -> &replica::View {
+        self.members[m].view().expect("a shard that has a turn belongs to a living process")
+    }
+
+    fn shard_event(&mut self, m: usize, s: usize, event: ShardEvent) {
+        match event {
+            ShardEvent::Request(request) => self.on_request(m, s, request),
+            ShardEvent::Answers(answers) => {
+                answers.into_iter().for_each(|answer| self.on_answer(m, s, answer));
+            }
+            ShardEvent::Applied(to_shard) => self.on_applied(m, s, *to_shard),
+            ShardEvent::Brought(key, history) => {
+                if let Some(shard) = self.shard(m, s)
+                    && shard.reading.remove(&key).is_some()
+                {
+                    self.on_history(m, s, key, history);
+                    self.catch_up(m, s);
+                }
+            }
+            ShardEvent::Forwarded(token, time) => {
+                if let Some(call) = self.shard(m, s).and_then(|s| s.questions.remove(&token)) {
+                    let ok = matches!(time, Some(LeaseTime::KeptAlive { .. }));
+                    self.tell(m, call, Told::Outcome { op: call.op, ok });
+                }
+            }
+            ShardEvent::Tick => self.on_shard_tick(m, s),
+        }
+    }
+
+    fn on_shard_tick(&mut self, m: usize, s: usize) {
+        let now_ms = self.now / 1_000;
+        let lagging = self.delays.below(16) == 0;
+        let Some(shard) = self.shard(m, s) else { return };
+        let mut late: Vec<Call> =
+            shard.waiters.expired(now_ms).into_iter().map(|(_, call)| call).collect();
+        late.extend(shard.reads.expired(now_ms).into_iter().map(|(call, _)| call));
+        // A connection that takes nothing for a while makes its watchers lag.
+        if lagging && let Some((key, ())) = shard.known.first_key_value() {
+            shard.watchers.lag(key);
+        }
+        let told: Vec<(WatchKey, i64)> = shard
+            .known
+            .keys()
+            .filter_map(|key| Some((*key, shard.watchers.progress(key)?)))
+            .collect();
+        for call in late {
+            self.tell(m, call, Told::Outcome { op: call.op, ok: false });
+        }
+        if self.delays.below(8) == 0 {
+            for (key, revision) in told {
+                self.tell_watch(m, key, Told::Progress { id: key.2, revision });
+            }
+        }
+        self.catch_up(m, s);
+    }
+
+    fn on_request(&mut self, m: usize, s: usize, request: Request) {
+        let Request { call, ask } = request;
+        let deadline = self.now / 1_000
+            + self.scenario.config.request_timeout_ticks() * self.scenario.config.tick_ms;
+        match ask {
+            Ask::Propose(wish, lane) => {
+                let Some(shard) = self.shard(m, s) else { return };
+                let wish = match wish {
+                    Wish::LeaseGrant(grant) => Wish::lease_grant(grant, shard.waiters.name()),
+                    other => other,
+                };
+                match shard.waiters.add(call, deadline) {
+                    Ok(id) => {
+                        let command = Command { id, caller: Caller::default(), request: wish };
+                        shard.proposals.push(Proposal { id, data: command.encode(), lane });
+                    }
+                    Err(call) => self.tell(m, call, Told::Outcome { op: call.op, ok: false }),
+                }
+            }
+            Ask::Read(wanted) => {
+                let lone = self.view(m).lone();
+                if lone || wanted.is_serializable() {
+                    return self.serve(m, s, call, wanted, Effort::Try);
+                }
+                let Some(shard) = self.shard(m, s) else { return };
+                if let Err((call, _)) = shard.reads.add((call, wanted), deadline) {
+                    self.tell(m, call, Told::Outcome { op: call.op, ok: false });
+                }
+            }
+            Ask::KeepAlive(lease) => {
+                let Some(shard) = self.shard(m, s) else { return };
+                let token = shard.token();
+                shard.questions.insert(token, call);
+                let asker = Asker::Shard { shard: shard.number, token };
+                let question = LeaseQuestion::KeepAlive;
+                self.input(m, Input::Lease(LeaseAsk { asker, lease, question }));
+            }
+            Ask::Transfer(to) => {
+                let Some(shard) = self.shard(m, s) else { return };
+                let token = shard.token();
+                shard.questions.insert(token, call);
+                let asker = Asker::Shard { shard: shard.number, token };
+                self.input(m, Input::TransferLeader { asker, to });
+            }
+            Ask::Watch { id, key, range_end, from } => {
+                let range = KeyRange::parse(key, range_end);
+                self.watch(m, s, (call.client, call.conn, id), range, from);
+            }
+            Ask::Unwatch(id) => {
+                let key = (call.client, call.conn, id);
+                self.unwatch(m, s, key);
+            }
+            Ask::Gone => {
+                let Some(shard) = self.shard(m, s) else { return };
+                let first = (call.client, call.conn, 0);
+                let last = (call.client, call.conn, u32::MAX);
+                let keys: Vec<WatchKey> =
+                    shard.known.range(first..=last).map(|(key, ())| *key).collect();
+                keys.into_iter().for_each(|key| self.unwatch(m, s, key));
+            }
+        }
+    }
+
+    fn on_answer(&mut self, m: usize, s: usize, answer: Answer) {
+        let Some(shard) = self.shard(m, s) else { return };
+        match answer {
+            Answer::Refused { id, .. } => {
+                if let Some(call) = shard.waiters.take(id) {
+                    self.tell(m, call, Told::Outcome { op: call.op, ok: false });
+                }
+            }
+            Answer::Read { batch, result: Ok(index) } => {
+                shard.reads.confirmed(batch, index);
+                let number = shard.number;
+                self.view(m).set_waiting(number, true);
+                let applied = self.view(m).applied();
+                self.serve_applied(m, s, applied);
+            }
+            Answer::Read { batch, result: Err(_) } => {
+                for (call, _) in shard.reads.refused(batch) {
+                    self.tell(m, call, Told::Outcome { op: call.op, ok: false });
+                }
+            }
+            Answer::Lease(LeaseAnswer { asker, lease, result }) => {
+                let Asker::Shard { token, .. } = asker else { return };
+                match result {
+                    Err(LeaseRefusal::Forward { leader }) => {
+                        self.forward(m, s, token, leader, lease);
+                    }
+                    other => {
+                        if let Some(call) = shard.questions.remove(&token) {
+                            let ok = matches!(other, Ok(LeaseTime::KeptAlive { .. }));
+                            self.tell(m, call, Told::Outcome { op: call.op, ok });
+                        }
+                    }
+                }
+            }
+            Answer::Transferred { token, result } => {
+                if let Some(call) = shard.questions.remove(&token) {
+                    self.tell(m, call, Told::Outcome { op: call.op, ok: result.is_ok() });
+                }
+            }
+        }
+    }
+
+    fn on_applied(&mut self, m: usize, s: usize, to_shard: ToShard) {
+        let ToShard { applied, batches, replies, exchanged, .. } = to_shard;
+        if self.view(m).applied() < applied {
+            self.violate(format!("member {} told a shard of {applied} before it was visible", m + 1));
+        }
+        self.on_batches(m, s, &batches, exchanged);
+        for reply in replies {
+            if self.view(m).state.revision() < reply.revision {
+                self.violate(format!("member {} replies before its readers see it", m + 1));
+            }
+            let Some(call) = self.shard(m, s).and_then(|shard| shard.waiters.take(reply.id)) else {
+                continue;
+            };
+            let kept = self.truth.on_reply(&reply);
+            self.expect(kept);
+            self.figures.checked += 1;
+            self.remember(Some(m), "replies", call.op, reply.revision as u64);
+            if let Ok(Reply::LeaseGrant { id, .. }) = reply.result {
+                self.clients[call.client].granted(call.op, id);
+            }
+            self.tell(m, call, Told::Outcome { op: call.op, ok: reply.result.is_ok() });
+        }
+        self.serve_applied(m, s, applied);
+    }
+
+    fn serve_applied(&mut self, m: usize, s: usize, applied: Index) {
+        let Some(shard) = self.shard(m, s) else { return };
+        let ready = shard.reads.applied(applied);
+        let (number, waits) = (shard.number, shard.reads.waits_for_apply());
+        if !waits {
+            self.view(m).set_waiting(number, false);
+        }
+        for (call, wanted) in ready {
+            self.serve(m, s, call, wanted, Effort::Try);
+        }
+    }
+
+    /// Reads what this member has now, here or on a read thread, and compares it with the model.
+    fn serve(&mut self, m: usize, s: usize, call: Call, wanted: Wanted, effort: Effort) {
+        let state = &self.view(m).state;
+        let answer = match &wanted {
+            Wanted::Range(range) => state.range(range, effort),
+            Wanted::Txn(txn, _) => state.txn(txn, effort),
+        };
+        match answer {
+            Ok(state_machine::Answer::Cold | state_machine::Answer::Busy) => {
+                let delay = 20 + self.delays.exponential(500);
+                let errand = Box::new(Errand::Read(call, wanted));
+                self.soon(m, delay, Event::ReadThread(s as u8, errand));
+            }
+            Ok(state_machine::Answer::Ready(reply)) => {
+                let kept = self.check_read(m, &call, &wanted, &reply);
+                self.expect(kept);
+                self.figures.checked += 1;
+                self.tell(m, call, Told::Outcome { op: call.op, ok: true });
+            }
+            Err(error) => {
+                let kept = self.check_refused_read(m, &call, &wanted, error);
+                self.expect(kept);
+                self.tell(m, call, Told::Outcome { op: call.op, ok: false });
+            }
+        }
+    }
+
+    fn check_read(
+        &mut self,
+        m: usize,
+        call: &Call,
+        wanted: &Wanted,
+        reply: &Reply,
+    ) -> Result<(), String> {
+        let model = &self.truth.model;
+        let running = self.members[m].running.as_ref();
+        let header = running.map(|running| running.header(m as u64 + 1, 0));
+        let bytes = reply.to_bytes(&header.expect("whoever reads is up"));
+        let unreadable = |error| format!("a reply cannot be read: {error}");
+        let (at, revision);
+        match wanted {
+            Wanted::Range(range) => {
+                let mut got = RangeResponse::decode(bytes).map_err(unreadable)?;
+                strip(&mut got.header);
+                revision = got.header.map_or(0, |header| header.revision);
+                at = if range.revision > 0 { range.revision } else { revision };
+                let want = model.range(range, revision);
+                if got != want {
+                    return Err(format!(
+                        "member {} answers {range:?} with {got:?}, not {want:?}",
+                        m + 1
+                    ));
+                }
+            }
+            Wanted::Txn(txn, _) => {
+                let mut got = TxnResponse::decode(bytes).map_err(unreadable)?;
+                strip(&mut got.header);
+                revision = got.header.map_or(0, |header| header.revision);
+                at = revision;
+                let want = model.read_txn(txn, revision);
+                if got != want {
+                    return Err(format!(
+                        "member {} answers {txn:?} with {got:?}, not {want:?}",
+                        m + 1
+                    ));
+                }
+            }
+        }
+        if revision > model.revision() {
+            return Err(format!("member {} reads at revision {revision}, which is not committed", m + 1));
+        }
+        if wanted.is_serializable() {
+            if at < model.mark_when(revision) {
+                return Err(format!("member {} reads revision {at} below its mark", m + 1));
+            }
+        } else if revision < call.revision || at < call.mark {
+            return Err(format!(
+                "member {} answers a linearizable read at {at} of revision {revision}; before it was asked, revision {} \
+                 was committed, and {} compacted",
+                m + 1,
+                call.revision,
+                call.mark
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_refused_read(
+        &self,
+        m: usize,
+        call: &Call,
+        wanted: &Wanted,
+        error: Error,
+    ) -> Result<(), String> {
+        let asked = match wanted {
+            Wanted::Range(range) => range.revision,
+            Wanted::Txn(..) => 0,
+        };
+        let fair = match error {
+            Error::Compacted => asked > 0 && asked < self.truth.model.mark(),
+            Error::FutureRevision => {
+                let least = if wanted.is_serializable() { 0 } else { call.revision };
+                asked > least
+            }
+            Error::ReadRevoked => true,
+            Error::Storage => self.members[m].is_doomed(),
+            _ => false,
+        };
+        match fair {
+            true => Ok(()),
+            false => Err(format!(
+                "member {} refuses a read at {asked}: {}; revision {} is committed, {} compacted",
+                m + 1,
+                error.text(),
+                self.truth.model.revision(),
+                self.truth.model.mark()
+            )),
+        }
+    }
+
+    /// A read thread does what a shard asked of it.
+    pub fn run_errand(&mut self, m: usize, s: usize, errand: Errand) {
+        match errand {
+            Errand::Read(call, wanted) => self.serve(m, s, call, wanted, Effort::Disk),
+            Errand::History(lagging) => {
+                let history = read_history(self.view(m).state.reader(), &lagging, Effort::Disk);
+                self.tell_shard(m, s as u8, ShardEvent::Brought(lagging.id, history));
+            }
+        }
+    }
+
+    fn watch(&mut self, m: usize, s: usize, key: WatchKey, range: KeyRange, from: i64) {
+        let view = self.view(m).clone();
+        let Some(shard) = self.shard(m, s) else { return };
+        if !mem::replace(&mut shard.flag, true) {
+            view.set_watching(shard.number, true);
+            shard.watchers.begin(view.state.reader().revision());
+        }
+        let revision = view.state.reader().revision();
+        let from = if from == 0 { revision + 1 } else { from };
+        shard.watchers.insert(key, range, from, Filter::default());
+        shard.known.insert(key, ());
+        self.tell_watch(m, key, Told::Created { id: key.2, from });
+        self.catch_up(m, s);
+    }
+
+    fn unwatch(&mut self, m: usize, s: usize, key: WatchKey) {
+        let view = self.view(m).clone();
+        let Some(shard) = self.shard(m, s) else { return };
+        shard.watchers.remove(&key);
+        shard.known.remove(&key);
+        shard.reading.remove(&key);
+        if shard.watchers.is_empty() && mem::replace(&mut shard.flag, false) {
+            view.set_watching(shard.number, false);
+        }
+    }
+
+    fn on_batches(
+        &mut self,
+        m: usize,
+        s: usize,
+        batches: &[std::sync::Arc<mvcc::Batch>],
+        exchanged: bool,
+    ) {
+        let reader = self.view(m).state.reader().clone();
+        let Some(shard) = self.shard(m, s) else { return };
+        if !shard.flag {
+            return;
+        }
+        if exchanged {
+            shard.watchers.on_gap();
+        }
+        let mut told: Vec<(WatchKey, Told)> = Vec::new();
+        for batch in batches {
+            shard.watchers.on_batch(batch, &mut |key, events| {
+                let events = carry(&reader, events.iter().copied());
+                told.push((*key, Told::Events { id: key.2, events }));
+            });
+            if batch.compact_revision > 0 {
+                let mark = batch.compact_revision;
+                for key in shard.watchers.compacted(mark) {
+                    shard.known.remove(&key);
+                    shard.reading.remove(&key);
+                    told.push((key, Told::Canceled { id: key.2, mark }));
+                }
+            }
+        }
+        for (key, told) in told {
+            self.tell_watch(m, key, told);
+        }
+        self.catch_up(m, s);
+    }
+
+    /// Reads history for the watchers that lag: here if it can be had at once, else on a read thread.
+    fn catch_up(&mut self, m: usize, s: usize) {
+        for _ in 0..8 {
+            let elsewhere = self.delays.below(4) == 0;
+            let reader = self.view(m).state.reader().clone();
+            let Some(shard) = self.shard(m, s) else { return };
+            let next = shard.watchers.lagging().find(|l| !shard.reading.contains_key(&l.id));
+            let Some(lagging) = next else { return };
+            let key = lagging.id;
+            let history = match elsewhere {
+                true => Err(ReadError::Cold),
+                false => read_history(&reader, &lagging, Effort::Now),
+            };
+            match history {
+                Err(ReadError::Cold | ReadError::Busy) => {
+                    shard.reading.insert(key, ());
+                    let delay = 20 + self.delays.exponential(1_000);
+                    let errand = Box::new(Errand::History(lagging));
+                    self.soon(m, delay, Event::ReadThread(s as u8, errand));
+                }
+                history => self.on_history(m, s, key, history),
+            }
+        }
+    }
+
+    fn on_history(&mut self, m: usize, s: usize, key: WatchKey, history: Result<History, ReadError>) {
+        let view = self.view(m).clone();
+        let reader = view.state.reader();
+        let Some(shard) = self.shard(m, s) else { return };
+        match history {
+            Ok(history) => {
+                let events = shard.watchers.caught_up(&key, &history);
+                let events = carry(reader, events.into_iter());
+                if !events.is_empty() {
+                    self.tell_watch(m, key, Told::Events { id: key.2, events });
+                }
+            }
+            Err(ReadError::Compacted) => {
+                let mark = reader.compact_revision();
+                let ended = shard.watchers.compacted(mark);
+                for key in ended {
+                    if let Some(shard) = self.shard(m, s) {
+                        shard.known.remove(&key);
+                        shard.reading.remove(&key);
+                    }
+                    self.tell_watch(m, key, Told::Canceled { id: key.2, mark });
+                }
+            }
+            // The keyspace was exchanged under the read, or its disk is about to stop: again, later.
+            Err(ReadError::Revoked) => {}
+            Err(error) => {
+                if !self.members[m].is_doomed() {
+                    self.violate(format!("member {} cannot read history: {error}", m + 1));
+                }
+            }
+        }
+    }
+
+    fn forward(&mut self, m: usize, s: usize, token: u64, leader: NodeId, lease: i64) {
+        let to = leader as usize - 1;
+        let life = self.members[m].life;
+        let forward = Forward { from: (m, life, s as u8, token), lease };
+        match self.network.send(m, to, self.now) {
+            crate::network::Fate::Arrives { at, .. } if self.members[to].is_up() => {
+                let whose = Whose::Life(to, self.members[to].life);
+                self.at(at, whose, Event::Forwarded(forward));
+            }
+            _ => self.soon(m, 100_000, Event::ForwardAnswered(forward, None)),
+        }
+    }
+
+    /// The leader hears a question of another member.
+    pub fn forwarded(&mut self, m: usize, forward: Forward) {
+        let token = self.faults.name_forward(forward);
+        let ask = LeaseAsk {
+            asker: Asker::Peer { token },
+            lease: forward.lease,
+            question: LeaseQuestion::KeepAlive,
+        };
+        self.input(m, Input::Lease(ask));
+    }
+
+    /// The leader has an answer for another member.
+    pub fn answer_forward(&mut self, m: usize, token: u64, time: Option<LeaseTime>) {
+        let Some(forward) = self.faults.take_forward(token) else { return };
+        let (to, life, ..) = forward.from;
+        if let crate::network::Fate::Arrives { at, .. } = self.network.send(m, to, self.now) {
+            self.at(at, Whose::Life(to, life), Event::ForwardAnswered(forward, time));
+        }
+    }
+
+    /// The answer has come.
+    pub fn forward_answered(&mut self, m: usize, forward: Forward, time: Option<LeaseTime>) {
+        let (_, _, shard, token) = forward.from;
+        self.tell_shard(m, shard, ShardEvent::Forwarded(token, time));
+    }
+
+    fn tell(&mut self, m: usize, call: Call, told: Told) {
+        self.to_client(m, call.client, call.conn, told);
+    }
+
+    fn tell_watch(&mut self, m: usize, key: WatchKey, told: Told) {
+        self.to_client(m, key.0, key.1, told);
+    }
+}
+
+fn read_history(
+    reader: &Reader,
+    lagging: &Lagging<WatchKey>,
+    effort: Effort,
+) -> Result<History, ReadError> {
+    reader.history(&lagging.range, lagging.next, HISTORY_EVENTS, effort)
+}
+
+/// Events with what they replaced, as they travel to a client.
+fn carry<'e>(reader: &Reader, events: impl Iterator<Item = &'e Change>) -> Vec<WatchEvent> {
+    events
+        .map(|event| WatchEvent {
+            main: event.revision.main,
+            is_put: event.kind == mvcc::EventKind::Put,
+            kv: event.kv.clone(),
+            // It cannot be read when the disk is about to stop, and only then: the end of the process follows.
+            previous: reader.previous(event, Effort::Disk).map_err(drop),
+        })
+        .collect()
+}

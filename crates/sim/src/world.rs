@@ -1,0 +1,622 @@
+//! The world: virtual time, a heap of events, and all that there is, in one thread.
+//!
+//! Time is counted in microseconds and jumps from event to event. Of events at the same time a number drawn from the
+//! seed decides, and then the order in which they were made; so one seed is one story. Every event goes into the
+//! trace hash, and the last of them are kept, to be told if a promise is broken.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+
+use raft::{Message, NodeId};
+
+use crate::checker::{Broken, Truth};
+use crate::client::Client;
+use crate::faults::Faults;
+use crate::member::{Member, Transfer, Worker};
+use crate::network::Network;
+use crate::random::{Digest, Random};
+use crate::report::{Figures, Report, Verdict};
+use crate::scenario::Scenario;
+use crate::shard::{Forward, Request, Told};
+
+/// How many of the last events are told.
+const LAST_EVENTS: usize = 120;
+/// How often the simulator looks who leads, in microseconds.
+const SAMPLE_US: u64 = 10_000;
+/// How often it looks into a member more closely.
+const LOOK_US: u64 = 250_000;
+/// How long the healed cluster has to come to rest.
+const REST_US: u64 = 60_000_000;
+
+/// Something that happens at a time.
+pub enum Event {
+    /// A member's clock ticks.
+    Tick,
+    /// A member's shards look at their deadlines.
+    ShardTick,
+    /// The replica takes its turn.
+    Turn,
+    /// A worker runs its batch.
+    Run(Worker),
+    /// What a worker has done is passed on.
+    Done(Worker),
+    /// A shard takes its turn.
+    ShardTurn(u8),
+    /// A read thread does something for a shard.
+    ReadThread(u8, Box<crate::shard::Errand>),
+    /// A message of another member arrives.
+    Arrive(Box<Message>),
+    /// The transport says that a member cannot be reached.
+    Unreachable(NodeId),
+    /// A question about a lease, of another member.
+    Forwarded(Forward),
+    /// Its answer.
+    ForwardAnswered(Forward, Option<replica::LeaseTime>),
+    /// A client's request arrives.
+    Ask(u8, Box<Request>),
+    /// The power of this member goes, if it has not gone yet.
+    PowerGoes,
+    /// This member's process starts.
+    Start,
+    /// This member goes on.
+    Resume,
+    /// Its disk is as fast again as it was.
+    DiskRecovers,
+    /// The next piece of a snapshot under way.
+    Piece(u64),
+    /// Something arrives at a client.
+    Tell(usize, u64, Box<Told>),
+    /// A client issues its next request.
+    Step(usize),
+    /// A client waits no longer.
+    Patience(usize, u64),
+    /// A client notices that its connection is gone.
+    Broken(usize, u64),
+    /// The next misfortune of a kind.
+    Misfortune(usize),
+    /// One of those is over.
+    Heal(u64),
+    /// The simulator looks who leads.
+    Sample,
+    /// It looks into a member.
+    Look,
+}
+
+impl Event {
+    /// A number and two words about it, for trace and hash.
+    fn stamp(&self) -> (&'static str, u64, u64) {
+        match self {
+            Event::Tick => ("tick", 0, 0),
+            Event::ShardTick => ("shard tick", 0, 0),
+            Event::Turn => ("turn", 0, 0),
+            Event::Run(worker) => (worker.name(), 0, 0),
+            Event::Done(worker) => ("done", *worker as u64, 0),
+            Event::ShardTurn(shard) => ("shard turn", u64::from(*shard), 0),
+            Event::ReadThread(shard, _) => ("read thread", u64::from(*shard), 0),
+            Event::Arrive(message) => (kind_name(message), message.from, message.index.0),
+            Event::Unreachable(id) => ("unreachable", *id, 0),
+            Event::Forwarded(forward) => ("lease question", forward.lease as u64, 0),
+            Event::ForwardAnswered(forward, _) => ("lease answer", forward.lease as u64, 0),
+            Event::Ask(shard, request) => ("request", u64::from(*shard), request.call.op),
+            Event::PowerGoes => ("power goes", 0, 0),
+            Event::Start => ("start", 0, 0),
+            Event::Resume => ("resume", 0, 0),
+            Event::DiskRecovers => ("disk recovers", 0, 0),
+            Event::Piece(transfer) => ("snapshot piece", *transfer, 0),
+            Event::Tell(client, conn, told) => (told.name(), *client as u64, *conn),
+            Event::Step(client) => ("step", *client as u64, 0),
+            Event::Patience(client, op) => ("patience", *client as u64, *op),
+            Event::Broken(client, conn) => ("broken", *client as u64, *conn),
+            Event::Misfortune(kind) => ("misfortune", *kind as u64, 0),
+            Event::Heal(id) => ("heal", *id, 0),
+            Event::Sample => ("sample", 0, 0),
+            Event::Look => ("look", 0, 0),
+        }
+    }
+}
+
+fn kind_name(message: &Message) -> &'static str {
+    use raft::MessageKind::*;
+    match message.kind {
+        App => "App",
+        AppResp if message.reject => "AppResp no",
+        AppResp => "AppResp",
+        Vote => "Vote",
+        VoteResp if message.reject => "VoteResp no",
+        VoteResp => "VoteResp",
+        PreVote => "PreVote",
+        PreVoteResp => "PreVoteResp",
+        Heartbeat => "Heartbeat",
+        HeartbeatResp => "HeartbeatResp",
+        Prop => "Prop",
+        Snap => "Snap",
+        ReadIndex => "ReadIndex",
+        ReadIndexResp => "ReadIndexResp",
+        TimeoutNow => "TimeoutNow",
+        TransferLeader => "TransferLeader",
+        _ => "message",
+    }
+}
+
+/// Whose event it is: a member in one of its lives, a member whatever its life, or nobody's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Of a member in this life: void when that is over, and kept while the process is paused.
+    Life(usize, u64),
+    /// Of a member.
+    Member(usize),
+    /// Of nobody.
+    World,
+}
+
+struct Entry {
+    time: u64,
+    tie: u64,
+    sequence: u64,
+    whose: Whose,
+    event: Event,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        self.sequence == other.sequence
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Entry) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Entry) -> std::cmp::Ordering {
+        let key = |entry: &Entry| (entry.time, entry.tie, entry.sequence);
+        key(self).cmp(&key(other))
+    }
+}
+
+/// One of the last events.
+#[derive(Clone, Copy)]
+struct Note {
+    time: u64,
+    member: Option<usize>,
+    what: &'static str,
+    one: u64,
+    two: u64,
+}
+
+/// How far a seed is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Faults and clients.
+    Storm,
+    /// Everything is healed; a fresh write must succeed.
+    Write,
+    /// And a linearizable read.
+    Read,
+    /// And everything must come to rest.
+    Rest,
+}
+
+/// Everything there is.
+pub struct World {
+    /// What the seed is about.
+    pub scenario: Scenario,
+    /// Microseconds since the beginning.
+    pub now: u64,
+    /// The root of all draws.
+    pub root: Random,
+    /// The members.
+    pub members: Vec<Member>,
+    /// The clients.
+    pub clients: Vec<Client>,
+    /// The links between them all.
+    pub network: Network,
+    /// What must hold.
+    pub truth: Truth,
+    /// What goes wrong, and when.
+    pub faults: Faults,
+    /// Snapshots under way.
+    pub transfers: BTreeMap<u64, Transfer>,
+    /// What is counted.
+    pub figures: Figures,
+    /// How far the seed is.
+    pub phase: Phase,
+    /// Small delays within members.
+    pub delays: Random,
+    queue: BinaryHeap<Reverse<Entry>>,
+    sequence: u64,
+    ties: Random,
+    digest: Digest,
+    last: VecDeque<Note>,
+    broken: Option<Broken>,
+    looks: Random,
+    healed_at: u64,
+}
+
+impl World {
+    /// A new cluster, nothing of it started.
+    pub fn new(scenario: Scenario) -> World {
+        let root = Random::new(scenario.seed);
+        let (members, clients) = (scenario.members, scenario.clients);
+        let truth = Truth::new(
+            members,
+            scenario.lease_ttl_min(),
+            scenario.config.tick_ms,
+            scenario.tick_us.clone(),
+        );
+        let mut world = World {
+            now: 0,
+            members: (0..members).map(|m| Member::new(&scenario, &root, m)).collect(),
+            clients: (0..clients).map(|c| Client::new(&root, c)).collect(),
+            network: Network::new(members + clients, scenario.latency_us, root.child("network", 0)),
+            truth,
+            faults: Faults::new(&scenario, &root),
+            transfers: BTreeMap::new(),
+            figures: Figures::default(),
+            phase: Phase::Storm,
+            delays: root.child("delays", 0),
+            queue: BinaryHeap::new(),
+            sequence: 0,
+            ties: root.child("ties", 0),
+            digest: Digest::default(),
+            last: VecDeque::new(),
+            broken: None,
+            looks: root.child("looks", 0),
+            healed_at: 0,
+            root,
+            scenario,
+        };
+        for member in 0..members {
+            let delay = world.delays.below(50_000);
+            world.after(delay, Whose::Member(member), Event::Start);
+        }
+        for client in 0..clients {
+            for _ in 0..world.scenario.width {
+                let delay = world.delays.below(300_000);
+                world.after(delay, Whose::World, Event::Step(client));
+            }
+        }
+        for kind in 0..world.scenario.faults.len() {
+            let delay = world.faults.first_gap();
+            world.after(delay, Whose::World, Event::Misfortune(kind));
+        }
+        world.after(SAMPLE_US, Whose::World, Event::Sample);
+        world.after(LOOK_US, Whose::World, Event::Look);
+        world
+    }
+
+    /// Runs the seed to its end, or to the first broken promise.
+    pub fn run(&mut self) {
+        while self.broken.is_none() {
+            let Some(Reverse(entry)) = self.queue.pop() else {
+                self.violate("nothing happens any more".to_owned());
+                break;
+            };
+            self.now = entry.time;
+            if self.phase == Phase::Storm && self.now >= self.scenario.length_us {
+                self.calm();
+            }
+            self.happen(entry);
+            if self.phase == Phase::Rest && self.is_at_rest() {
+                self.check_end();
+                break;
+            }
+            if self.phase != Phase::Storm && self.now > self.healed_at + REST_US {
+                let why = self.why_restless();
+                self.violate(format!("a minute after everything was healed: {why}"));
+            }
+        }
+        self.figures.simulated_us = self.now;
+        self.figures.expired = self.truth.expired;
+    }
+
+    fn happen(&mut self, entry: Entry) {
+        let member = match entry.whose {
+            Whose::Life(member, life) => {
+                if self.members[member].life != life || !self.members[member].is_up() {
+                    return;
+                }
+                if self.members[member].paused {
+                    self.members[member].kept.push_back(entry.event);
+                    return;
+                }
+                Some(member)
+            }
+            Whose::Member(member) => Some(member),
+            Whose::World => None,
+        };
+        let (what, one, two) = entry.event.stamp();
+        self.figures.events += 1;
+        self.digest.word(self.now);
+        self.digest.word(Digest::of(what.as_bytes()) ^ one.rotate_left(32) ^ two);
+        if !matches!(entry.event, Event::Sample | Event::Look | Event::ShardTick) {
+            self.note(member, what, one, two);
+        }
+        self.dispatch(member, entry.event);
+    }
+
+    fn dispatch(&mut self, member: Option<usize>, event: Event) {
+        let m = member.unwrap_or(usize::MAX);
+        match event {
+            Event::Tick => self.tick(m),
+            Event::ShardTick => self.shard_tick(m),
+            Event::Turn => self.turn(m),
+            Event::Run(worker) => self.run_worker(m, worker),
+            Event::Done(worker) => self.worker_done(m, worker),
+            Event::ShardTurn(shard) => self.shard_turn(m, usize::from(shard)),
+            Event::ReadThread(shard, errand) => self.run_errand(m, usize::from(shard), *errand),
+            Event::Arrive(message) => self.input(m, replica::Input::Messages(vec![*message])),
+            Event::Unreachable(id) => self.input(m, replica::Input::Unreachable(id)),
+            Event::Forwarded(forward) => self.forwarded(m, forward),
+            Event::ForwardAnswered(forward, time) => self.forward_answered(m, forward, time),
+            Event::Ask(shard, request) => {
+                self.tell_shard(m, shard, crate::shard::ShardEvent::Request(*request));
+            }
+            Event::PowerGoes => self.power_goes(m),
+            Event::Start => self.start(m),
+            Event::Resume => self.resume(m),
+            Event::DiskRecovers => self.members[m].slowness = 1,
+            Event::Piece(transfer) => self.piece(transfer),
+            Event::Tell(client, conn, told) => self.told(client, conn, *told),
+            Event::Step(client) => self.step(client),
+            Event::Patience(client, op) => self.lose_patience(client, op),
+            Event::Broken(client, conn) => self.connection_broken(client, conn),
+            Event::Misfortune(kind) => self.misfortune(kind),
+            Event::Heal(id) => self.heal(id),
+            Event::Sample => self.sample(),
+            Event::Look => self.look(),
+        }
+    }
+
+    /// Lets something happen so many microseconds from now.
+    pub fn after(&mut self, delay: u64, whose: Whose, event: Event) {
+        self.at(self.now + delay, whose, event);
+    }
+
+    /// Lets something happen at a time.
+    pub fn at(&mut self, time: u64, whose: Whose, event: Event) {
+        self.sequence += 1;
+        let (tie, sequence) = (self.ties.next(), self.sequence);
+        self.queue.push(Reverse(Entry { time, tie, sequence, whose, event }));
+    }
+
+    /// Something for the present life of a member.
+    pub fn soon(&mut self, member: usize, delay: u64, event: Event) {
+        let life = self.members[member].life;
+        self.after(delay, Whose::Life(member, life), event);
+    }
+
+    /// A promise is broken. The first counts.
+    pub fn violate(&mut self, what: Broken) {
+        self.broken.get_or_insert(what);
+    }
+
+    /// Notes a broken promise, if there is one.
+    pub fn expect(&mut self, kept: Result<(), Broken>) {
+        if let Err(what) = kept {
+            self.violate(what);
+        }
+    }
+
+    /// Whether a promise is broken.
+    pub fn is_broken(&self) -> bool {
+        self.broken.is_some()
+    }
+
+    /// Puts something that happened into the trace and its hash.
+    pub fn remember(&mut self, member: Option<usize>, what: &'static str, one: u64, two: u64) {
+        self.digest.word(Digest::of(what.as_bytes()) ^ one.rotate_left(32) ^ two);
+        self.note(member, what, one, two);
+    }
+
+    fn note(&mut self, member: Option<usize>, what: &'static str, one: u64, two: u64) {
+        if self.last.len() == LAST_EVENTS {
+            self.last.pop_front();
+        }
+        self.last.push_back(Note { time: self.now, member, what, one, two });
+    }
+
+    /// The last events, a line each.
+    pub fn last_events(&self) -> Vec<String> {
+        self.last
+            .iter()
+            .map(|note| {
+                let member = note.member.map_or("      -".to_owned(), |m| format!("member {}", m + 1));
+                let (seconds, micros) = (note.time / 1_000_000, note.time % 1_000_000);
+                format!(
+                    "{seconds:>4}.{micros:06}  {member}  {:<16} {} {}",
+                    note.what, note.one, note.two
+                )
+            })
+            .collect()
+    }
+
+    /// What the run of the seed showed.
+    pub fn report(&self, panic: Option<String>) -> Report {
+        let broken = panic.or_else(|| self.broken.clone());
+        let verdict = match broken {
+            Some(what) => Verdict::Broken { what, last: self.last_events() },
+            None => self.figures.verdict(),
+        };
+        Report {
+            seed: self.scenario.seed,
+            members: self.scenario.members,
+            verdict,
+            hash: self.digest.0,
+            figures: self.figures.clone(),
+        }
+    }
+
+    /// A member that leads, and that a majority of members hears and is heard by, none of them paused.
+    pub fn connected_leader(&self) -> Option<usize> {
+        (0..self.members.len()).find(|&leader| {
+            let able = |m: usize| self.members[m].is_up() && !self.members[m].paused;
+            if !able(leader) || !self.members[leader].leads() {
+                return false;
+            }
+            let with = (0..self.members.len())
+                .filter(|&m| m == leader || able(m) && self.network.is_whole(leader, m))
+                .count();
+            with > self.members.len() / 2
+        })
+    }
+
+    /// Ground truth about outages, sample by sample.
+    fn sample(&mut self) {
+        if self.phase == Phase::Storm {
+            match self.connected_leader() {
+                Some(_) => self.figures.available_us += SAMPLE_US,
+                None => self.figures.outage_us += SAMPLE_US,
+            }
+            if !self.scenario.faults.is_empty() {
+                self.faults.count_slow(&self.members, &mut self.figures);
+            }
+        }
+        self.after(SAMPLE_US, Whose::World, Event::Sample);
+    }
+
+    /// A closer look into one member: its hash at a revision that others will be asked for too, and what it would
+    /// find if the power went now.
+    fn look(&mut self) {
+        self.after(LOOK_US, Whose::World, Event::Look);
+        let m = self.looks.below(self.members.len() as u64) as usize;
+        if self.members[m].is_up() {
+            self.compare_hash(m);
+        }
+        if self.looks.below(8) == 0 && self.members[m].is_up() && !self.members[m].is_doomed() {
+            let kept = self.members[m].would_recover(&self.scenario, &self.truth, m, self.now);
+            self.expect(kept);
+        }
+    }
+
+    fn compare_hash(&mut self, m: usize) {
+        let Some(view) = self.members[m].view() else { return };
+        let revision = view.state.revision() / 8 * 8;
+        if revision > view.state.compact_revision().max(1)
+            && let Ok(state_machine::Reply::HashKv { hash, compact_revision, .. }) =
+                view.state.hash_kv(revision)
+        {
+            let id = m as u64 + 1;
+            let kept = self.truth.on_hash(id, revision, compact_revision, hash);
+            self.remember(Some(m), "HashKV", revision as u64, u64::from(hash));
+            self.expect(kept);
+        }
+    }
+
+    /// The storm is over: everything is healed, and clients only watch.
+    fn calm(&mut self) {
+        self.healed_at = self.now;
+        self.phase = Phase::Write;
+        self.remember(None, "calm", 0, 0);
+        self.network.heal();
+        self.faults.end();
+        for m in 0..self.members.len() {
+            self.members[m].slowness = 1;
+            if self.members[m].is_up() && self.members[m].is_doomed() {
+                self.power_goes(m);
+            }
+            if self.members[m].paused {
+                self.resume(m);
+            }
+            if !self.members[m].is_up() {
+                self.after(1_000, Whose::Member(m), Event::Start);
+            }
+        }
+        for client in 0..self.clients.len() {
+            self.reconnect(client);
+        }
+        self.after(500_000, Whose::World, Event::Step(0));
+    }
+
+    fn why_restless(&self) -> String {
+        match self.phase {
+            Phase::Write => "no fresh write succeeds".to_owned(),
+            Phase::Read => "no linearizable read succeeds".to_owned(),
+            Phase::Storm | Phase::Rest => {
+                let standing: Vec<String> = self
+                    .members
+                    .iter()
+                    .map(|member| match member.view() {
+                        Some(view) => format!(
+                            "{} applied, leader {}, {} leases",
+                            view.applied(),
+                            view.leader(),
+                            view.state.leases().len()
+                        ),
+                        None => "down".to_owned(),
+                    })
+                    .collect();
+                let lagging: usize =
+                    self.clients.iter().map(|c| c.lagging(&self.truth.model)).sum();
+                format!(
+                    "{} entries are committed, members are at [{}], {lagging} watchers lag",
+                    self.truth.committed(),
+                    standing.join("; ")
+                )
+            }
+        }
+    }
+
+    /// Everybody has applied everything, follows one leader, has no lease left, and has told its watchers.
+    fn is_at_rest(&self) -> bool {
+        let committed = self.truth.committed();
+        let leader = self.members[0].view().map_or(0, |view| view.leader());
+        leader != 0
+            && self.truth.model.leases().is_empty()
+            && self.members.iter().all(|member| {
+                member.view().is_some_and(|view| {
+                    view.applied().0 == committed && view.leader() == leader
+                })
+            })
+            && self.clients.iter().all(|client| client.lagging(&self.truth.model) == 0)
+    }
+
+    /// All members hold the same, and the same as the model.
+    fn check_end(&mut self) {
+        let everything = (bytes::Bytes::from_static(b"\0"), bytes::Bytes::from_static(b"\0"));
+        let revision = self.truth.model.revision();
+        let want = self.truth.model.live(&everything.0, &everything.1, revision);
+        let mut first = None;
+        for m in 0..self.members.len() {
+            let view = self.members[m].view().expect("everybody is up at the end").clone();
+            let hash = format!("{:?}", view.state.hash_kv(0));
+            let tables = format!("{:?} {:?}", view.state.leases(), view.state.cluster());
+            let here = (hash, tables);
+            match &first {
+                None => first = Some(here),
+                Some(first) if *first != here => {
+                    return self.violate(format!(
+                        "at the end members 1 and {} differ: {first:?} and {here:?}",
+                        m + 1
+                    ));
+                }
+                Some(_) => {}
+            }
+            let range = proto::etcdserverpb::RangeRequest {
+                key: everything.0.clone(),
+                range_end: everything.1.clone(),
+                ..Default::default()
+            };
+            let got = match view.state.range(&range, state_machine::Effort::Disk) {
+                Ok(state_machine::Answer::Ready(state_machine::Reply::Range(reply))) => reply,
+                other => {
+                    return self.violate(format!("member {} cannot be read: {other:?}", m + 1));
+                }
+            };
+            let got: Vec<_> = got
+                .key_values
+                .into_iter()
+                .map(|kv| <proto::mvccpb::KeyValue as prost::Message>::decode(kv))
+                .collect();
+            let same = got.len() == want.len()
+                && got.iter().zip(&want).all(|(got, want)| got.as_ref() == Ok(want));
+            if !same {
+                return self.violate(format!("at the end member {} holds {got:?}", m + 1));
+            }
+        }
+    }
+}
