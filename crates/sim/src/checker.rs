@@ -270,7 +270,9 @@ impl Truth {
             ));
         }
         let holders = self.holders(index, term);
-        if holders < self.quorum() {
+        // The founders' list stands committed in every log from the beginning, before anybody has agreed on anything.
+        let is_founding = index <= self.members as u64 && entry.kind == EntryKind::ConfChange;
+        if holders < self.quorum() && !is_founding {
             return Err(format!(
                 "index {index} of term {term} is committed for member {}, but durable on {holders} of {} members",
                 member + 1,
@@ -482,8 +484,7 @@ impl Truth {
     pub fn on_restart(&mut self, member: usize, found: &Found) -> Result<(), Broken> {
         self.check_found(member, found)?;
         let mirror = &mut self.mirrors[member];
-        mirror.live =
-            found.entries.iter().map(|e| (e.index.0, (e.term.0, hash_of(e)))).collect();
+        mirror.live = found.entries.iter().map(|e| (e.index.0, (e.term.0, hash_of(e)))).collect();
         mirror.base = found.applied;
         mirror.live_last = found.last;
         mirror.durable_last = found.last;

@@ -92,12 +92,22 @@ impl Client {
         }
     }
 
-    /// How many of its watches have not been told everything.
-    pub fn lagging(&self, model: &Model) -> usize {
-        let behind = |watch: &&Watch| {
-            watch.next == 0 || !watch.missed(model, model.revision()).is_empty()
-        };
-        self.watches.values().filter(behind).count()
+    /// Those of its watches that have not been told everything.
+    pub fn behind(&self, model: &Model) -> Vec<String> {
+        let missed = |watch: &Watch| watch.missed(model, model.revision()).len();
+        self.watches
+            .iter()
+            .filter(|(_, watch)| watch.next == 0 || missed(watch) > 0)
+            .map(|(id, watch)| {
+                format!(
+                    "{id} of client {}, next {}, {} events, {:?}",
+                    self.index,
+                    watch.next,
+                    missed(watch),
+                    self.connection
+                )
+            })
+            .collect()
     }
 
     /// The grant that this request asked for has made this lease.

@@ -150,7 +150,10 @@ fn many(options: &Options, seeds: u64) -> ExitCode {
         println!("inconclusive   seed {seed}: {why}");
     }
     if broken == 0 && done > 0 {
-        println!("bound          95 % sure that fewer than {:.2} % of seeds break a promise", 300.0 / done as f64);
+        println!(
+            "bound          95 % sure that fewer than {:.2} % of seeds break a promise",
+            300.0 / done as f64
+        );
     }
     if broken > 0 {
         ExitCode::from(1)

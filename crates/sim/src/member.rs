@@ -139,10 +139,7 @@ pub struct Member {
 impl Member {
     /// A member whose process has not started.
     pub fn new(scenario: &Scenario, root: &Random, m: usize) -> Member {
-        let memory = Memory::with_sectors(
-            root.child("disk", m as u64).next(),
-            scenario.sectors[m],
-        );
+        let memory = Memory::with_sectors(root.child("disk", m as u64).next(), scenario.sectors[m]);
         Member {
             disk: Disk::new(memory.clone(), false),
             memory,
@@ -226,9 +223,7 @@ impl Member {
                 ));
             }
         };
-        truth
-            .check_found(m, &found)
-            .map_err(|broken| format!("if the power went now: {broken}"))
+        truth.check_found(m, &found).map_err(|broken| format!("if the power went now: {broken}"))
     }
 }
 
@@ -247,11 +242,7 @@ fn found(memory: &Memory, opened: &Opened) -> Result<Found, String> {
     Ok(Found {
         applied: applied.0,
         revision: opened.view.state.revision(),
-        hard_state: raft::HardState {
-            term: status.term,
-            vote: status.vote,
-            commit: status.commit,
-        },
+        hard_state: raft::HardState { term: status.term, vote: status.vote, commit: status.commit },
         last: status.last.0,
         entries,
     })
@@ -735,9 +726,7 @@ impl World {
             }
         }
         match self.scenario.mutant {
-            Some(Mutant::VoteTwice)
-                if message.kind == MessageKind::VoteResp && message.reject =>
-            {
+            Some(Mutant::VoteTwice) if message.kind == MessageKind::VoteResp && message.reject => {
                 message.reject = false;
             }
             Some(Mutant::AckBeforeQuorum)
@@ -804,7 +793,8 @@ impl World {
         };
         let (from, to) = ((m, self.members[m].life), (to, self.members[to].life));
         let transfer = Transfer { from, to, outgoing, incoming, rest: BytesMut::new() };
-        let id = self.transfers.last_key_value().map_or(1, |(id, _)| id + 1).max(self.figures.sent + 1);
+        let id =
+            self.transfers.last_key_value().map_or(1, |(id, _)| id + 1).max(self.figures.sent + 1);
         self.figures.sent = id;
         self.transfers.insert(id, transfer);
         self.after(self.scenario.latency_us.0, Whose::World, Event::Piece(id));

@@ -262,10 +262,7 @@ impl Model {
         };
         self.attach(&put.key, kept.lease, kv.lease);
         self.change(put.key.clone(), Some(kv), write);
-        PutResponse {
-            header: header(write.revision()),
-            prev_kv: before.filter(|_| put.prev_kv),
-        }
+        PutResponse { header: header(write.revision()), prev_kv: before.filter(|_| put.prev_kv) }
     }
 
     fn delete(&mut self, delete: &DeleteRangeRequest, write: &mut Write) -> DeleteRangeResponse {

@@ -82,9 +82,26 @@ impl Figures {
             ($($field:ident),+) => { $( self.$field += other.$field; )+ };
         }
         add!(
-            simulated_us, available_us, outage_us, events, messages, slow_samples, operations,
-            succeeded, unknown, acknowledged, checked, watches, canceled, watch_events, sent,
-            snapshots, releases, restarts, elections, expired
+            simulated_us,
+            available_us,
+            outage_us,
+            events,
+            messages,
+            slow_samples,
+            operations,
+            succeeded,
+            unknown,
+            acknowledged,
+            checked,
+            watches,
+            canceled,
+            watch_events,
+            sent,
+            snapshots,
+            releases,
+            restarts,
+            elections,
+            expired
         );
         for (sum, fired) in self.fired.iter_mut().zip(other.fired) {
             *sum += fired;

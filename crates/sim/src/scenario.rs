@@ -240,5 +240,7 @@ fn config(random: &mut Random, tick_ms: u64) -> Config {
         fetches: *random.pick(&[1, 8]),
         ..Limits::default()
     };
+    // raft refuses a window that no message fits through.
+    config.limits.inflight_bytes = config.limits.inflight_bytes.max(config.limits.message_bytes);
     config
 }

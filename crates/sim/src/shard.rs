@@ -427,7 +427,10 @@ impl World {
     fn on_applied(&mut self, m: usize, s: usize, to_shard: ToShard) {
         let ToShard { applied, batches, replies, exchanged, .. } = to_shard;
         if self.view(m).applied() < applied {
-            self.violate(format!("member {} told a shard of {applied} before it was visible", m + 1));
+            self.violate(format!(
+                "member {} told a shard of {applied} before it was visible",
+                m + 1
+            ));
         }
         self.on_batches(m, s, &batches, exchanged);
         for reply in replies {
@@ -530,7 +533,10 @@ impl World {
             }
         }
         if revision > model.revision() {
-            return Err(format!("member {} reads at revision {revision}, which is not committed", m + 1));
+            return Err(format!(
+                "member {} reads at revision {revision}, which is not committed",
+                m + 1
+            ));
         }
         if wanted.is_serializable() {
             if at < model.mark_when(revision) {
@@ -679,7 +685,13 @@ impl World {
         }
     }
 
-    fn on_history(&mut self, m: usize, s: usize, key: WatchKey, history: Result<History, ReadError>) {
+    fn on_history(
+        &mut self,
+        m: usize,
+        s: usize,
+        key: WatchKey,
+        history: Result<History, ReadError>,
+    ) {
         let view = self.view(m).clone();
         let reader = view.state.reader();
         let Some(shard) = self.shard(m, s) else { return };

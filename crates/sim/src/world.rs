@@ -207,8 +207,6 @@ pub struct World {
     pub scenario: Scenario,
     /// Microseconds since the beginning.
     pub now: u64,
-    /// The root of all draws.
-    pub root: Random,
     /// The members.
     pub members: Vec<Member>,
     /// The clients.
@@ -267,7 +265,6 @@ impl World {
             broken: None,
             looks: root.child("looks", 0),
             healed_at: 0,
-            root,
             scenario,
         };
         for member in 0..members {
@@ -402,11 +399,6 @@ impl World {
         }
     }
 
-    /// Whether a promise is broken.
-    pub fn is_broken(&self) -> bool {
-        self.broken.is_some()
-    }
-
     /// Puts something that happened into the trace and its hash.
     pub fn remember(&mut self, member: Option<usize>, what: &'static str, one: u64, two: u64) {
         self.digest.word(Digest::of(what.as_bytes()) ^ one.rotate_left(32) ^ two);
@@ -425,7 +417,8 @@ impl World {
         self.last
             .iter()
             .map(|note| {
-                let member = note.member.map_or("      -".to_owned(), |m| format!("member {}", m + 1));
+                let member =
+                    note.member.map_or("      -".to_owned(), |m| format!("member {}", m + 1));
                 let (seconds, micros) = (note.time / 1_000_000, note.time % 1_000_000);
                 format!(
                     "{seconds:>4}.{micros:06}  {member}  {:<16} {} {}",
@@ -550,12 +543,15 @@ impl World {
                         None => "down".to_owned(),
                     })
                     .collect();
-                let lagging: usize =
-                    self.clients.iter().map(|c| c.lagging(&self.truth.model)).sum();
+                let lagging: Vec<String> =
+                    self.clients.iter().flat_map(|c| c.behind(&self.truth.model)).collect();
                 format!(
-                    "{} entries are committed, members are at [{}], {lagging} watchers lag",
+                    "{} entries and revision {} are committed, {} compacted, members are at [{}], watches behind: [{}]",
                     self.truth.committed(),
-                    standing.join("; ")
+                    self.truth.model.revision(),
+                    self.truth.model.mark(),
+                    standing.join("; "),
+                    lagging.join("; ")
                 )
             }
         }
@@ -568,11 +564,11 @@ impl World {
         leader != 0
             && self.truth.model.leases().is_empty()
             && self.members.iter().all(|member| {
-                member.view().is_some_and(|view| {
-                    view.applied().0 == committed && view.leader() == leader
-                })
+                member
+                    .view()
+                    .is_some_and(|view| view.applied().0 == committed && view.leader() == leader)
             })
-            && self.clients.iter().all(|client| client.lagging(&self.truth.model) == 0)
+            && self.clients.iter().all(|client| client.behind(&self.truth.model).is_empty())
     }
 
     /// All members hold the same, and the same as the model.
