@@ -361,8 +361,11 @@ impl Truth {
                 }
             }
             MessageKind::VoteResp if !message.reject => {
+                // Where a later term is durable, nobody votes in this one again, whatever became of the vote's record.
                 let state = mirror.durable_state;
-                if (state.term, state.vote) != (message.term, message.to) {
+                let is_kept = state.term > message.term
+                    || (state.term, state.vote) == (message.term, message.to);
+                if !is_kept {
                     return Err(format!(
                         "member {from} votes for {} in term {}, but durable there is a vote for {} in term {}",
                         message.to, message.term, state.vote, state.term

@@ -180,6 +180,7 @@ impl Scenario {
     pub fn config_of(&self, member: usize, life: u64, now_us: u64) -> Config {
         let mut config = self.config.clone();
         config.identity.node_id = member as u64 + 1;
+        config.shards = self.shards;
         config.seed = Random::new(self.seed).child("raft", (member as u64) << 32 | life).next();
         config.start_ms = 1_700_000_000_000 + now_us / 1_000;
         config

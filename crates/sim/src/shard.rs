@@ -233,6 +233,19 @@ impl ShardState {
         }
     }
 
+    /// How the watchers of a connection stand, in words.
+    pub fn standing(&self) -> String {
+        let states: Vec<String> = self
+            .known
+            .keys()
+            .map(|key| {
+                let reading = if self.reading.contains_key(key) { ", reading" } else { "" };
+                format!("{key:?} {:?}{reading}", self.watchers.state(key))
+            })
+            .collect();
+        format!("seen {}, flag {}, [{}]", self.watchers.seen(), self.flag, states.join("; "))
+    }
+
     fn token(&mut self) -> u64 {
         self.next_token += 1;
         self.next_token

@@ -543,15 +543,22 @@ impl World {
                         None => "down".to_owned(),
                     })
                     .collect();
+                let shards: Vec<String> = self
+                    .members
+                    .iter()
+                    .flat_map(|member| member.running.iter().flat_map(|running| &running.shards))
+                    .map(|shard| shard.standing())
+                    .collect();
                 let lagging: Vec<String> =
                     self.clients.iter().flat_map(|c| c.behind(&self.truth.model)).collect();
                 format!(
-                    "{} entries and revision {} are committed, {} compacted, members are at [{}], watches behind: [{}]",
+                    "{} entries and revision {} are committed, {} compacted, members are at [{}], watches behind: [{}], shards: [{}]",
                     self.truth.committed(),
                     self.truth.model.revision(),
                     self.truth.model.mark(),
                     standing.join("; "),
-                    lagging.join("; ")
+                    lagging.join("; "),
+                    shards.join("; ")
                 )
             }
         }
