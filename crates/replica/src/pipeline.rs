@@ -329,8 +329,13 @@ impl Pipeline {
     /// raft is about to be told of a received snapshot. False if another is being installed, and this one must wait
     /// for its sender's next attempt.
     pub(crate) fn offer(&mut self, file: Received, out: &mut Output) -> bool {
-        if self.install.is_some() || self.offered.is_some() {
-            out.flush.push(FlushJob::Discard(file));
+        let needed = self.install.as_ref().map(|install| &install.file).or(self.offered.as_ref());
+        if let Some(needed) = needed {
+            // The same place sent twice is the same name: what came last stands in for what came first, and is as
+            // whole. Deleting it would take the file from under a record that stands in the log.
+            if needed.path != file.path {
+                out.flush.push(FlushJob::Discard(file));
+            }
             return false;
         }
         self.offered = Some(file);

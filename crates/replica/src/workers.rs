@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -436,9 +437,14 @@ impl FlushWorker {
                 reports.push(FlushReport::Imported(Box::new(imported)));
             }
             FlushJob::Discard(file) => {
-                let unlinked = self.vfs.unlink(&file.path);
-                unlinked
-                    .map_err(|error| failure("a received snapshot could not be deleted", &error))?;
+                match self.vfs.unlink(&file.path) {
+                    Ok(()) => {}
+                    // One that came a second time had the same name, and went with the first.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => {
+                        return Err(failure("a received snapshot could not be deleted", &error));
+                    }
+                }
             }
             FlushJob::Reclaim => {
                 let goal = if self.stalled.is_empty() { Goal::Bounded } else { Goal::Everything };

@@ -452,6 +452,27 @@ fn a_member_that_was_away_gets_a_snapshot() {
     assert_eq!(house.node(away).hash(), house.node(leader).hash());
 }
 
+/// Two snapshots of one place are one file. The second must neither take it from under the first, whose record stands
+/// in the log, nor stumble over its being gone when the first is done.
+#[test]
+fn a_snapshot_that_comes_twice_is_installed_once() {
+    let (mut house, leader, away) = away_and_released(100);
+    house.doubles_snapshots = true;
+    house.node(away).open(Bootstrap::Restart).unwrap();
+    house.ticks(10);
+    let (message, file) = house.received.last().expect("it was not needed").clone();
+    // And once more, long after.
+    let message = Box::new(message);
+    house.node(away).inbox.push_back(Input::SnapshotReceived { message, file });
+    house.ticks(5);
+    let node = house.node(away);
+    assert_eq!(node.fatal(), None);
+    let is_install = |notice: &&Notice| matches!(notice, Notice::SnapshotInstalled { .. });
+    assert_eq!(node.notices.iter().filter(is_install).count(), 1);
+    assert!(node.vfs.list(&incoming_dir()).unwrap().is_empty(), "the file was kept");
+    assert_eq!(house.node(away).hash(), house.node(leader).hash());
+}
+
 /// The power goes at each step of a receiver's life, between the first byte of the snapshot and its last trace.
 #[test]
 fn a_snapshot_survives_a_crash_at_each_step() {

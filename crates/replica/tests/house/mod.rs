@@ -60,6 +60,10 @@ pub struct House {
     pub cut: BTreeSet<(NodeId, NodeId)>,
     /// Every message that left a member.
     pub sent: Vec<Message>,
+    /// Every snapshot that came whole.
+    pub received: Vec<(Message, Received)>,
+    /// Each snapshot that came whole is announced twice, as if it had been sent twice.
+    pub doubles_snapshots: bool,
 }
 
 pub fn config(id: NodeId) -> Config {
@@ -344,6 +348,8 @@ impl House {
             snapshots: VecDeque::new(),
             cut: BTreeSet::new(),
             sent: Vec::new(),
+            received: Vec::new(),
+            doubles_snapshots: false,
         }
     }
 
@@ -415,8 +421,12 @@ impl House {
                         };
                         match write() {
                             Ok(file) => {
-                                let message = Box::new(outgoing.message.clone());
-                                node.inbox.push_back(Input::SnapshotReceived { message, file });
+                                self.received.push((outgoing.message.clone(), file.clone()));
+                                for _ in 0..=usize::from(self.doubles_snapshots) {
+                                    let (message, file) =
+                                        (Box::new(outgoing.message.clone()), file.clone());
+                                    node.inbox.push_back(Input::SnapshotReceived { message, file });
+                                }
                                 true
                             }
                             Err(_) => false,
