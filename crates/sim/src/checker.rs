@@ -167,6 +167,8 @@ pub struct Truth {
     tick_ms: u64,
     /// Leases that the clock has ended.
     pub expired: u64,
+    /// The highest revision and mark that any member has published.
+    visible: (i64, i64),
 }
 
 /// The hash of what an entry says.
@@ -196,6 +198,7 @@ impl Truth {
             tick_us,
             tick_ms,
             expired: 0,
+            visible: (1, -1),
         }
     }
 
@@ -242,6 +245,20 @@ impl Truth {
         }
         self.mirrors[member].take(run);
         Ok(())
+    }
+
+    /// A member has published this revision and mark.
+    pub fn on_published(&mut self, revision: i64, mark: i64) {
+        self.visible = (self.visible.0.max(revision), self.visible.1.max(mark));
+    }
+
+    /// The revision and the mark that a linearizable read asked now must not lie below: what is committed, for a read
+    /// index covers that; of a lone member, which asks nobody, what somebody can have seen.
+    pub fn least_read(&self) -> (i64, i64) {
+        match self.members {
+            1 => self.visible,
+            _ => (self.model.revision(), self.model.mark()),
+        }
     }
 
     /// A store has synced its frames up to here.

@@ -366,7 +366,7 @@ impl World {
     /// Sends a request over the client's connection.
     fn ask(&mut self, c: usize, op: u64, ask: Ask) {
         let Some(connection) = self.clients[c].connection else { return };
-        let (revision, mark) = (self.truth.model.revision(), self.truth.model.mark());
+        let (revision, mark) = self.truth.least_read();
         let call = Call { client: c, conn: connection.number, op, revision, mark };
         let request = Box::new(Request { call, ask });
         let from = self.scenario.members + c;

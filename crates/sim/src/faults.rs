@@ -89,16 +89,18 @@ impl World {
         if self.faults.ended {
             return;
         }
-        let gap = self.faults.gap_us;
+        let fault = self.scenario.faults[kind];
+        // A kind that has had no effect yet does not wait as long for its next attempt.
+        let silent = self.figures.fired[fault as usize] == 0;
+        let gap = if silent { 1_000_000 } else { self.faults.gap_us };
         let next = 200_000 + self.faults.random.exponential(gap);
         self.after(next, Whose::World, Event::Misfortune(kind));
-        let fault = self.scenario.faults[kind];
         self.remember(None, fault.name(), 0, 0);
         let random = &mut self.faults.random;
         let lasts = 100_000 + random.exponential(1_000_000).min(3_000_000);
         match fault {
             Fault::Loss | Fault::Doubling | Fault::Reordering => {
-                let strength = 0.01 + random.below(15) as f64 / 100.0;
+                let strength = 0.02 + random.below(15) as f64 / 100.0;
                 let everywhere = random.chance(0.5);
                 let members = self.scenario.members;
                 let mut links = Vec::new();

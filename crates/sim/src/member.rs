@@ -638,6 +638,8 @@ impl World {
                 let done = running.apply.run(mem::take(&mut running.apply_desk.batch));
                 failure = failure_of(done.completion.as_ref());
                 running.apply_desk.done = Some(done);
+                let state = &running.view.state;
+                self.truth.on_published(state.revision(), state.compact_revision());
             }
             Worker::Flush => {
                 let done = running.flush.run(mem::take(&mut running.flush_desk.batch));

@@ -35,9 +35,9 @@ pub struct Call {
     pub conn: u64,
     /// The number of the request.
     pub op: u64,
-    /// The revision that was committed then.
+    /// The revision that a linearizable answer must not lie below.
     pub revision: i64,
-    /// The compaction mark then.
+    /// The compaction mark that it must not lie below.
     pub mark: i64,
 }
 

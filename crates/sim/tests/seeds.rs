@@ -1,0 +1,68 @@
+//! A few seeds of every kind, so that a change that breaks a promise, or determinism, or the simulator's eyes, is seen
+//! before the long runs see it.
+
+use sim::{MUTANTS, Mutant, Report, Verdict, run};
+
+/// Nothing is broken; whether enough happened is for runs of full length.
+fn check_kept(report: &Report) {
+    if let Verdict::Broken { what, last } = &report.verdict {
+        panic!("seed {}: {what}\n{}", report.seed, last.join("\n"));
+    }
+}
+
+#[test]
+fn short_storms_break_no_promise() {
+    for seed in 1..=12 {
+        let report = run(seed, 4, None);
+        check_kept(&report);
+        assert!(report.figures.acknowledged > 0, "seed {seed}: nobody could write");
+        assert!(report.figures.checked > 0, "seed {seed}: nothing was compared");
+    }
+}
+
+#[test]
+fn seeds_that_once_showed_something_stay_quiet() {
+    for line in include_str!("../seeds.txt").lines().filter(|line| !line.starts_with('#')) {
+        let mut words = line.split_whitespace();
+        let mut number = || words.next().and_then(|word| word.parse().ok());
+        let (Some(seed), Some(seconds)) = (number(), number()) else {
+            panic!("a seed and its seconds are wanted: {line}");
+        };
+        check_kept(&run(seed, seconds, None));
+    }
+}
+
+#[test]
+fn a_second_run_of_a_seed_is_the_same_story() {
+    let (one, other) = (run(31, 5, None), run(31, 5, None));
+    assert_eq!(one.hash, other.hash);
+    assert_eq!(format!("{:?}", one.figures), format!("{:?}", other.figures));
+    assert_ne!(one.hash, run(32, 5, None).hash);
+}
+
+#[test]
+fn each_mutant_is_found() {
+    for mutant in MUTANTS {
+        let found = (1..=50).find(|seed| {
+            let report = run(*seed, 10, Some(mutant));
+            matches!(report.verdict, Verdict::Broken { .. })
+        });
+        assert!(found.is_some(), "{mutant:?} was not found");
+    }
+}
+
+/// The mutants are found for what they do, and not because of something that any run would show.
+#[test]
+fn a_mutant_is_found_by_the_promise_that_it_breaks() {
+    let what = |mutant| {
+        (1..=50)
+            .find_map(|seed| match run(seed, 10, Some(mutant)).verdict {
+                Verdict::Broken { what, .. } => Some(what),
+                _ => None,
+            })
+            .unwrap_or_default()
+    };
+    assert!(what(Mutant::SkipSync).contains("durable"), "{}", what(Mutant::SkipSync));
+    let early = what(Mutant::AckBeforeQuorum);
+    assert!(early.contains("is committed for member") && early.contains("durable on"), "{early}");
+}
