@@ -380,7 +380,7 @@ impl World {
     }
 
     /// Something goes from a member to a client.
-    pub fn to_client(&mut self, m: usize, c: usize, conn: u64, told: Told) {
+    pub fn reach_client(&mut self, m: usize, c: usize, conn: u64, told: Told) {
         let alive = self.clients[c]
             .connection
             .is_some_and(|connection| connection.number == conn && !connection.dead);

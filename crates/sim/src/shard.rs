@@ -777,11 +777,11 @@ impl World {
     }
 
     fn tell(&mut self, m: usize, call: Call, told: Told) {
-        self.to_client(m, call.client, call.conn, told);
+        self.reach_client(m, call.client, call.conn, told);
     }
 
     fn tell_watch(&mut self, m: usize, key: WatchKey, told: Told) {
-        self.to_client(m, key.0, key.1, told);
+        self.reach_client(m, key.0, key.1, told);
     }
 }
 

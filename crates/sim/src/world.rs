@@ -613,7 +613,7 @@ impl World {
             let got: Vec<_> = got
                 .key_values
                 .into_iter()
-                .map(|kv| <proto::mvccpb::KeyValue as prost::Message>::decode(kv))
+                .map(<proto::mvccpb::KeyValue as prost::Message>::decode)
                 .collect();
             let same = got.len() == want.len()
                 && got.iter().zip(&want).all(|(got, want)| got.as_ref() == Ok(want));
