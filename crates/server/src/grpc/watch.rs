@@ -14,7 +14,7 @@
 //! takes nothing makes its watchers lag; it costs its queue and no more, and nobody waits for it.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -72,9 +72,19 @@ pub struct WatchHub {
 struct StreamState {
     out: Rc<RefCell<Outgoing>>,
     watchers: HashMap<i64, Watcher>,
+    /// Ids of watchers that a compaction has ended. As in etcd they stay taken, and can be cancelled, until the
+    /// client does so.
+    compacted: HashSet<i64>,
     next_id: i64,
     /// When the next progress notices are due.
     progress_ms: u64,
+}
+
+impl StreamState {
+    /// Whether a new watcher may not have this id.
+    fn is_taken(&self, id: i64) -> bool {
+        self.watchers.contains_key(&id) || self.compacted.contains(&id)
+    }
 }
 
 struct Watcher {
@@ -192,6 +202,7 @@ impl WatchHub {
             if stream.watchers.remove(&id).is_none() {
                 continue;
             }
+            stream.compacted.insert(id);
             shard.node.metrics.watchers.leave(1);
             let response = WatchResponse {
                 header: Some(response_header(&Header { revision: 0, ..shard.header() })),
@@ -397,13 +408,13 @@ impl WatchHub {
         }
         let id = match request.watch_id {
             0 => {
-                while stream.watchers.contains_key(&stream.next_id) {
+                while stream.is_taken(stream.next_id) {
                     stream.next_id += 1;
                 }
                 stream.next_id += 1;
                 stream.next_id - 1
             }
-            taken if stream.watchers.contains_key(&taken) => {
+            taken if stream.is_taken(taken) => {
                 let reason = "mvcc: duplicate watch ID provided on the WatchStream";
                 return control(shard, &stream.out, &rejected(reason));
             }
@@ -446,11 +457,12 @@ impl WatchHub {
 
     fn cancel(&mut self, shard: &Rc<Shard>, key: u64, id: i64) {
         let Some(stream) = self.streams.get_mut(&key) else { return };
-        if stream.watchers.remove(&id).is_none() {
+        if stream.watchers.remove(&id).is_some() {
+            shard.node.metrics.watchers.leave(1);
+            self.set.remove(&(key, id));
+        } else if !stream.compacted.remove(&id) {
             return;
         }
-        shard.node.metrics.watchers.leave(1);
-        self.set.remove(&(key, id));
         let response = WatchResponse {
             header: Some(response_header(&shard.header())),
             watch_id: id,
@@ -485,8 +497,13 @@ impl Stream {
         let key = hub.next_stream;
         hub.next_stream += 1;
         let progress_ms = hub.next_progress(now);
-        let state =
-            StreamState { out: out.clone(), watchers: HashMap::new(), next_id: 0, progress_ms };
+        let state = StreamState {
+            out: out.clone(),
+            watchers: HashMap::new(),
+            compacted: HashSet::new(),
+            next_id: 0,
+            progress_ms,
+        };
         hub.streams.insert(key, state);
         shard.node.metrics.watch_streams.enter();
         Stream { key }
