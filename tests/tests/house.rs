@@ -95,7 +95,9 @@ fn the_heart_does_not_allow_itself_the_world() {
                 "{} switches off the ban on clocks, threads and files",
                 path.display()
             );
-            assert!(!text.contains("async fn"), "{} is asynchronous", path.display());
+            // The generated client stubs stand behind a feature of the doors.
+            let generated = path.parent().unwrap().ends_with("generated");
+            assert!(generated || !text.contains("async fn"), "{} is asynchronous", path.display());
         }
     }
 }

@@ -65,7 +65,7 @@ pub async fn serve(shard: Rc<Shard>, mut tcp: TcpStream) {
     let Ok(Ok(protocol)) = looked else {
         return;
     };
-    let (socket, handle) = socket::wrap(tcp, first);
+    let (socket, handle) = socket::wrap(tcp, first, matches!(protocol, Protocol::Http2));
     match protocol {
         Protocol::Http2 => http2(shard, socket, handle).await,
         Protocol::Http1 => http1::serve(shard, socket).await,

@@ -7,9 +7,10 @@
 //!     (one batch)       (one batch a turn)  them into the corked socket, and one write takes them out
 //! ```
 //!
-//! Framing, HPACK and flow control are h2's. gRPC is what [`stream`] and [`status`] add: five bytes before
+//! Framing, HPACK and flow control are h2's; [`authority`] mends what old clients say and h2 would not take. gRPC is what [`stream`] and [`status`] add: five bytes before
 //! each message, and trailers after the last.
 
+pub mod authority;
 pub mod connection;
 pub mod http1;
 pub mod limits;

@@ -10,6 +10,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -17,13 +18,19 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::serve::authority::Mender;
 use crate::serve::limits::CORK_BYTES;
+
+/// Bytes read from the system at a time.
+const READ_BYTES: usize = 32 << 10;
 
 struct Inner {
     tcp: TcpStream,
-    /// Read by whoever looked at the first bytes, and to be read again.
-    replay: Vec<u8>,
-    replayed: usize,
+    /// Of an HTTP/2 connection: what passes its bytes on.
+    mender: Option<Mender>,
+    /// Read from the socket and not yet taken: `ready[taken..]`.
+    ready: Vec<u8>,
+    taken: usize,
     /// Written and not yet sent: `out[sent..]`.
     out: Vec<u8>,
     sent: usize,
@@ -60,12 +67,23 @@ pub struct Socket(Rc<RefCell<Inner>>);
 #[derive(Clone)]
 pub struct Handle(Rc<RefCell<Inner>>);
 
-/// Wraps a socket of which `first` has been read already. It starts uncorked.
-pub fn wrap(tcp: TcpStream, first: Vec<u8>) -> (Socket, Handle) {
+/// Wraps a socket of which `first` has been read already. It starts uncorked. The bytes of an HTTP/2 connection
+/// pass through a [`Mender`].
+pub fn wrap(tcp: TcpStream, first: Vec<u8>, is_http2: bool) -> (Socket, Handle) {
+    let mut mender = is_http2.then(Mender::new);
+    let ready = match &mut mender {
+        None => first,
+        Some(mender) => {
+            let mut ready = Vec::with_capacity(first.len());
+            mender.push(&first, &mut ready);
+            ready
+        }
+    };
     let inner = Rc::new(RefCell::new(Inner {
         tcp,
-        replay: first,
-        replayed: 0,
+        mender,
+        ready,
+        taken: 0,
         out: Vec::new(),
         sent: 0,
         corked: false,
@@ -107,18 +125,27 @@ impl AsyncRead for Socket {
             inner.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        if inner.replayed < inner.replay.len() {
-            let rest = &inner.replay[inner.replayed..];
-            let taken = rest.len().min(buffer.remaining());
-            buffer.put_slice(&rest[..taken]);
-            inner.replayed += taken;
-            if inner.replayed == inner.replay.len() {
-                inner.replay = Vec::new();
-                inner.replayed = 0;
+        let inner = &mut *inner;
+        while inner.taken == inner.ready.len() {
+            let Some(mender) = &mut inner.mender else {
+                return Pin::new(&mut inner.tcp).poll_read(cx, buffer);
+            };
+            let mut space = [MaybeUninit::uninit(); READ_BYTES];
+            let mut read = ReadBuf::uninit(&mut space);
+            match Pin::new(&mut inner.tcp).poll_read(cx, &mut read) {
+                Poll::Ready(Ok(())) if read.filled().is_empty() => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) => {}
+                other => return other,
             }
-            return Poll::Ready(Ok(()));
+            inner.ready.clear();
+            inner.taken = 0;
+            mender.push(read.filled(), &mut inner.ready);
         }
-        Pin::new(&mut inner.tcp).poll_read(cx, buffer)
+        let rest = &inner.ready[inner.taken..];
+        let taken = rest.len().min(buffer.remaining());
+        buffer.put_slice(&rest[..taken]);
+        inner.taken += taken;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -180,7 +207,7 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn a_corked_socket_sends_at_flush_and_not_before() {
         let (mut client, server) = pair().await;
-        let (mut socket, handle) = wrap(server, Vec::new());
+        let (mut socket, handle) = wrap(server, Vec::new(), false);
         handle.cork();
         socket.write_all(b"one").await.unwrap();
         socket.flush().await.unwrap();
@@ -195,7 +222,7 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn the_first_bytes_are_read_again_and_a_held_socket_is_not_read() {
         let (mut client, server) = pair().await;
-        let (mut socket, handle) = wrap(server, b"PRI".to_vec());
+        let (mut socket, handle) = wrap(server, b"PRI".to_vec(), false);
         client.write_all(b" * ").await.unwrap();
         let mut got = [0; 6];
         socket.read_exact(&mut got).await.unwrap();
