@@ -221,6 +221,14 @@ impl Truth {
         self.members / 2 + 1
     }
 
+    /// A log worker begins a run. What its entries replace may be gone from now on, whether the run ends or not.
+    pub fn on_log_begin(&mut self, member: usize, run: &LogRun) {
+        let mirror = &mut self.mirrors[member];
+        for (first, ..) in run.steps.iter().filter_map(|step| step.entries.first()) {
+            mirror.durable_last = mirror.durable_last.min(first - 1);
+        }
+    }
+
     /// A log worker has done its run.
     pub fn on_log(&mut self, member: usize, run: &LogRun) -> Result<(), Broken> {
         for step in &run.steps {
@@ -369,8 +377,11 @@ impl Truth {
         let from = member as u64 + 1;
         match message.kind {
             MessageKind::AppResp if !message.reject => {
+                // An acknowledgement of an earlier term may leave behind the sync of what has replaced its entries since:
+                // had it left at once, it would have been true, and nobody could tell the difference.
                 let index = message.index.0;
-                if index > mirror.durable_last.max(mirror.base) {
+                let is_past = mirror.durable_state.term > message.term;
+                if index > mirror.durable_last.max(mirror.base) && !is_past {
                     return Err(format!(
                         "member {from} acknowledges index {index}, but only {} is durable there",
                         mirror.durable_last

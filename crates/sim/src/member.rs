@@ -107,8 +107,8 @@ pub struct Running {
     turn_due: bool,
     /// The shards.
     pub shards: Vec<ShardState>,
-    /// When the clock ticked last.
-    ticked_us: u64,
+    /// When the clock ticks next.
+    next_tick_us: u64,
     stopping: bool,
     /// Term, commit and revision as last seen: they never go back.
     seen: (u64, u64, i64),
@@ -331,7 +331,7 @@ impl World {
             inbox: VecDeque::new(),
             proposals: VecDeque::new(),
             turn_due: false,
-            ticked_us: now,
+            next_tick_us: now + self.scenario.tick_us[m],
             stopping: false,
         });
         // What was recovered must itself be as durable as what is told of it from now on.
@@ -401,14 +401,11 @@ impl World {
         }
     }
 
-    /// The clock ticks.
+    /// The clock ticks: a turn is due, which sees for itself how late it is.
     pub fn tick(&mut self, m: usize) {
-        let (now, tick_us) = (self.now, self.scenario.tick_us[m]);
-        let Some(running) = self.members[m].running() else { return };
-        let elapsed = ((now - running.ticked_us + tick_us / 2) / tick_us).max(1);
-        running.ticked_us = now;
+        let tick_us = self.scenario.tick_us[m];
         self.soon(m, tick_us, Event::Tick);
-        self.input(m, Input::Tick { elapsed: elapsed as u32 });
+        self.wake(m);
     }
 
     /// The shards look at their deadlines.
@@ -456,8 +453,10 @@ impl World {
         }
     }
 
-    /// One turn of the replica: all that is in its inbox, then what it has decided.
+    /// One turn of the replica: all that is in its inbox, the clock if it is time, then what it has decided. After a
+    /// pause the clock comes before any decision, as in the server: what is promised is promised from now on.
     pub fn turn(&mut self, m: usize) {
+        let (now, tick_us) = (self.now, self.scenario.tick_us[m]);
         let Some(running) = self.members[m].running() else { return };
         running.turn_due = false;
         let takes_proposals = running.replica.takes_proposals();
@@ -468,6 +467,11 @@ impl World {
             for proposals in mem::take(&mut running.proposals) {
                 running.replica.handle(Input::Propose(proposals));
             }
+        }
+        if now >= running.next_tick_us {
+            let elapsed = (now - running.next_tick_us) / tick_us + 1;
+            running.next_tick_us += elapsed * tick_us;
+            running.replica.handle(Input::Tick { elapsed: elapsed as u32 });
         }
         let output = running.replica.output();
         let view = &running.view;
@@ -629,7 +633,9 @@ impl World {
         match worker {
             Worker::Log => {
                 let jobs = mem::take(&mut running.log_desk.batch);
-                log_run = Some(LogRun::of(&jobs));
+                let run = LogRun::of(&jobs);
+                self.truth.on_log_begin(m, &run);
+                log_run = Some(run);
                 let done = running.log.run(jobs);
                 failure = failure_of(done.completion.as_ref());
                 running.log_desk.done = Some(done);
