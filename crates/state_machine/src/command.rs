@@ -156,7 +156,7 @@ impl Command {
     /// answer. It looks at the top fields alone.
     pub fn id_of(data: &Bytes) -> RequestId {
         let (mut legacy, mut header) = (0, 0);
-        let mut fields = Fields::new(data.clone());
+        let mut fields = Fields::new(&data[..]);
         while let Ok(Some((number, value))) = fields.next() {
             match value {
                 Value::Varint(id) if number == 1 => legacy = id,

@@ -24,29 +24,49 @@ pub const TXN_DEPTH_MAX: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
+/// What a message is read from: a buffer whose parts are shared, or a plain look at one.
+pub(crate) trait Part: Buf {
+    /// Takes the first `length` bytes away, of which there are enough.
+    fn take_part(&mut self, length: usize) -> Self;
+}
+
+impl Part for Bytes {
+    fn take_part(&mut self, length: usize) -> Bytes {
+        self.split_to(length)
+    }
+}
+
+impl Part for &[u8] {
+    fn take_part(&mut self, length: usize) -> Self {
+        let (part, rest) = self.split_at(length);
+        *self = rest;
+        part
+    }
+}
+
 /// The value of one field, by its wire type.
-pub(crate) enum Value {
+pub(crate) enum Value<B = Bytes> {
     /// Integers, booleans, enums.
     Varint(u64),
     /// Strings, bytes, messages.
-    Bytes(Bytes),
+    Bytes(B),
     /// Four or eight fixed bytes, or a group: no request has such a field, so it is skipped.
     Other,
 }
 
 /// The fields of one message, in their order.
-pub(crate) struct Fields {
-    rest: Bytes,
+pub(crate) struct Fields<B = Bytes> {
+    rest: B,
 }
 
-impl Fields {
-    pub(crate) fn new(message: Bytes) -> Fields {
+impl<B: Part> Fields<B> {
+    pub(crate) fn new(message: B) -> Fields<B> {
         Fields { rest: message }
     }
 
     /// The next field's number and value.
-    pub(crate) fn next(&mut self) -> Result<Option<(u32, Value)>, Malformed> {
-        if self.rest.is_empty() {
+    pub(crate) fn next(&mut self) -> Result<Option<(u32, Value<B>)>, Malformed> {
+        if !self.rest.has_remaining() {
             return Ok(None);
         }
         let (number, wire_type) = self.tag()?;
@@ -54,10 +74,10 @@ impl Fields {
             0 => Value::Varint(self.varint()?),
             2 => {
                 let length = usize::try_from(self.varint()?).map_err(|_| Malformed)?;
-                if length > self.rest.len() {
+                if length > self.rest.remaining() {
                     return Err(Malformed);
                 }
-                Value::Bytes(self.rest.split_to(length))
+                Value::Bytes(self.rest.take_part(length))
             }
             other => {
                 self.skip(number, other)?;
@@ -78,7 +98,7 @@ impl Fields {
     /// At most ten bytes, of which the last carries one bit.
     fn varint(&mut self) -> Result<u64, Malformed> {
         let mut value = 0u64;
-        for (at, &byte) in self.rest.iter().enumerate().take(10) {
+        for (at, &byte) in self.rest.chunk().iter().enumerate().take(10) {
             if at == 9 && byte > 1 {
                 return Err(Malformed);
             }
@@ -117,7 +137,7 @@ impl Fields {
     }
 
     fn advance(&mut self, length: usize) -> Result<(), Malformed> {
-        if length > self.rest.len() {
+        if length > self.rest.remaining() {
             return Err(Malformed);
         }
         self.rest.advance(length);

@@ -12,9 +12,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http::header::CONTENT_TYPE;
 use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
 use state_machine::Error;
 
 pub use kv::Read;
@@ -152,12 +151,48 @@ fn lookup(path: &str) -> Result<&'static Method, Status> {
     ))
 }
 
-/// Whether a request is gRPC, by its content type.
-pub fn is_grpc(headers: &HeaderMap) -> bool {
-    let Some(content) = headers.get(CONTENT_TYPE) else { return false };
-    match content.as_bytes().strip_prefix(b"application/grpc") {
-        Some(rest) => rest.is_empty() || matches!(rest[0], b'+' | b';'),
-        None => false,
+/// What of a request's headers a call needs, found in one walk over them: each look-up in a map would parse and hash
+/// its name. Of a header that stands there several times the first counts.
+#[derive(Debug, Default)]
+pub struct Metadata<'a> {
+    content_type: Option<&'a HeaderValue>,
+    encoding: Option<&'a HeaderValue>,
+    timeout: Option<&'a HeaderValue>,
+    api_version: Option<&'a HeaderValue>,
+    has_leader: Option<&'a HeaderValue>,
+}
+
+impl Metadata<'_> {
+    /// Walks over the headers.
+    pub fn read(headers: &HeaderMap) -> Metadata<'_> {
+        let mut found = Metadata::default();
+        for (name, value) in headers {
+            let place = match name.as_str() {
+                "content-type" => &mut found.content_type,
+                "grpc-encoding" => &mut found.encoding,
+                "grpc-timeout" => &mut found.timeout,
+                "client-api-version" => &mut found.api_version,
+                "hasleader" => &mut found.has_leader,
+                _ => continue,
+            };
+            place.get_or_insert(value);
+        }
+        found
+    }
+
+    /// Whether the request is gRPC, by its content type.
+    pub fn is_grpc(&self) -> bool {
+        let Some(content) = self.content_type else { return false };
+        match content.as_bytes().strip_prefix(b"application/grpc") {
+            Some(rest) => rest.is_empty() || matches!(rest[0], b'+' | b';'),
+            None => false,
+        }
+    }
+
+    /// How messages may be compressed, unless they may not.
+    pub fn encoding(&self) -> Option<String> {
+        let encoding = self.encoding?.to_str().ok()?;
+        (!encoding.is_empty() && encoding != "identity").then(|| encoding.to_string())
     }
 }
 
@@ -176,7 +211,7 @@ pub struct Call {
 
 impl Call {
     /// Reads the head of a request.
-    pub fn read(head: &Parts, now_ms: u64) -> Result<Call, Status> {
+    pub fn read(head: &Parts, metadata: &Metadata<'_>, now_ms: u64) -> Result<Call, Status> {
         if head.method != http::Method::POST {
             return Err(Status::new(
                 Code::Internal,
@@ -187,8 +222,7 @@ impl Call {
             ));
         }
         let method = lookup(head.uri.path())?;
-        let text = |name: &str| head.headers.get(name).map(|value| value.as_bytes());
-        let timeout_ms = match text("grpc-timeout") {
+        let timeout_ms = match metadata.timeout.map(HeaderValue::as_bytes) {
             None => None,
             Some(timeout) => Some(timeout_ms(timeout).ok_or_else(|| {
                 Status::new(
@@ -197,11 +231,13 @@ impl Call {
                 )
             })?),
         };
-        if text("client-api-version").is_some_and(|version| std::str::from_utf8(version).is_err()) {
+        if metadata
+            .api_version
+            .is_some_and(|version| std::str::from_utf8(version.as_bytes()).is_err())
+        {
             return Err(Error::InvalidClientApiVersion.into());
         }
-        let require_leader =
-            head.headers.get_all("hasleader").iter().next().is_some_and(|v| v == "true");
+        let require_leader = metadata.has_leader.is_some_and(|wanted| wanted == "true");
         Ok(Call { method, started_ms: now_ms, client_deadline: false, timeout_ms, require_leader }
             .with_client_deadline())
     }
@@ -416,9 +452,25 @@ mod tests {
             ("application/json", false),
         ] {
             let mut headers = HeaderMap::new();
-            headers.insert(CONTENT_TYPE, content.parse().unwrap());
-            assert_eq!(is_grpc(&headers), want, "{content}");
+            headers.insert("content-type", content.parse().unwrap());
+            assert_eq!(Metadata::read(&headers).is_grpc(), want, "{content}");
         }
-        assert!(!is_grpc(&HeaderMap::new()));
+        assert!(!Metadata::read(&HeaderMap::new()).is_grpc());
+    }
+
+    #[test]
+    fn of_a_header_that_comes_twice_the_first_counts() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in
+            [("hasleader", "true"), ("grpc-encoding", "gzip"), ("grpc-encoding", "identity")]
+        {
+            headers.append(name, value.parse().unwrap());
+        }
+        headers.append("hasleader", "false".parse().unwrap());
+        let metadata = Metadata::read(&headers);
+        assert_eq!(metadata.has_leader.unwrap(), "true");
+        assert_eq!(metadata.encoding().unwrap(), "gzip");
+        headers.insert("grpc-encoding", "identity".parse().unwrap());
+        assert_eq!(Metadata::read(&headers).encoding(), None);
     }
 }

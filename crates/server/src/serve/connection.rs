@@ -20,7 +20,7 @@ use h2::{Reason, RecvStream};
 use http::Request;
 use tokio::net::TcpStream;
 
-use crate::grpc::{self, Call, Kind, Streaming};
+use crate::grpc::{self, Call, Kind, Metadata, Streaming};
 use crate::http as pages;
 use crate::log;
 use crate::serve::http1;
@@ -203,21 +203,17 @@ impl Connection {
         cx: &mut Context<'_>,
     ) {
         let (head, body) = request.into_parts();
-        if !grpc::is_grpc(&head.headers) {
+        let metadata = Metadata::read(&head.headers);
+        if !metadata.is_grpc() {
             pages::spawn(&self.shard, head.method, head.uri, respond);
             return;
         }
-        let call = match Call::read(&head, self.shard.now_ms()) {
+        let call = match Call::read(&head, &metadata, self.shard.now_ms()) {
             Ok(call) => call,
             Err(status) => return Responder(respond).fail(&status),
         };
-        let encoding = head
-            .headers
-            .get("grpc-encoding")
-            .and_then(|encoding| encoding.to_str().ok())
-            .filter(|encoding| !encoding.is_empty() && *encoding != "identity")
-            .map(str::to_string);
-        let mut body = Body::new(body, self.shard.node.config.receive_bytes_max(), encoding);
+        let receive_bytes_max = self.shard.node.config.receive_bytes_max();
+        let mut body = Body::new(body, receive_bytes_max, metadata.encoding());
         match call.method.kind {
             Kind::Unary => match body.poll_message(cx) {
                 Poll::Ready(message) => unary(&self.shard, call, message, Responder(respond)),

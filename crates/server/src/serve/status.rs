@@ -68,7 +68,7 @@ impl Status {
 
     /// The trailers of a call that ends so.
     pub fn trailers(&self) -> HeaderMap {
-        let mut trailers = HeaderMap::with_capacity(2);
+        let mut trailers = HeaderMap::with_capacity(1 + usize::from(!self.text.is_empty()));
         self.put_into(&mut trailers);
         trailers
     }

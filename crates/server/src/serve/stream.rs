@@ -15,7 +15,7 @@ use futures_util::task::AtomicWaker;
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response};
+use http::{HeaderMap, HeaderValue, Response};
 
 use crate::serve::limits::{SEND_BUFFER_BYTES, STREAM_QUEUE_BYTES};
 use crate::serve::status::{Code, Status};
@@ -23,6 +23,14 @@ use crate::serve::status::{Code, Status};
 /// Bytes before each message.
 pub const PREFIX_BYTES: usize = 5;
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+
+/// The head of an answer. Its map has room for the one header, where a map that grows by itself begins with eight.
+fn head() -> Response<()> {
+    let mut head = Response::new(());
+    *head.headers_mut() = HeaderMap::with_capacity(1);
+    head.headers_mut().insert(CONTENT_TYPE, GRPC);
+    head
+}
 
 /// Writes a message with its prefix; `scratch` is a buffer that is used again and again, so that answers share
 /// allocations.
@@ -151,8 +159,7 @@ pub struct Responder(pub SendResponse<Bytes>);
 impl Responder {
     /// Answers with a message (see [`message`]).
     pub fn reply(mut self, message: Bytes) {
-        let mut head = Response::new(());
-        head.headers_mut().insert(CONTENT_TYPE, GRPC);
+        let head = head();
         // An error of any of these says that the client has gone, and with it who wants to know.
         let sent = self.0.send_response(head, false).and_then(|mut stream| {
             stream.send_data(message, false)?;
@@ -163,8 +170,7 @@ impl Responder {
 
     /// Answers with a status alone.
     pub fn fail(mut self, status: &Status) {
-        let mut head = Response::new(());
-        head.headers_mut().insert(CONTENT_TYPE, GRPC);
+        let mut head = head();
         status.put_into(head.headers_mut());
         drop(self.0.send_response(head, true));
     }
@@ -237,9 +243,7 @@ pub struct Outgoing {
 impl Outgoing {
     /// Answers the call's head at once, so that clients which wait for it before they send go on.
     pub fn open(mut respond: SendResponse<Bytes>, wake: &Arc<StreamWake>) -> Option<Outgoing> {
-        let mut head = Response::new(());
-        head.headers_mut().insert(CONTENT_TYPE, GRPC);
-        let send = respond.send_response(head, false).ok()?;
+        let send = respond.send_response(head(), false).ok()?;
         Some(Outgoing {
             send,
             queue: VecDeque::new(),
