@@ -11,7 +11,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use mvcc::Batch;
-use raft::{ConfChange, ConfChangeKind, ConfState, Entry, EntryKind, Index, NodeId, Term};
+use raft::{
+    ConfChange, ConfChangeKind, ConfState, Entry, EntryKind, HardState, Index, NodeId, Term,
+};
 use state_machine::{ChangeKind, MembershipChange, Payload, RequestId, StateMachine};
 use store::{Flusher, Goal, Reclaimed};
 use vfs::{Lock, Vfs};
@@ -75,16 +77,20 @@ impl LogWorker {
     ) -> Result<LogReport, wal::WriteError> {
         let mut report = LogReport::default();
         let mut sync = false;
+        // Appends that follow each other are written as one.
+        let mut unwritten = Unwritten::default();
         for job in jobs {
             match job {
                 LogJob::Append(append) => {
                     let Append { sequence, snapshot, entries, hard_state, after, .. } = append;
                     if let Some(record) = &snapshot {
+                        unwritten.write(&mut self.wal)?;
                         self.wal.save_snapshot(record)?;
                     }
-                    if !entries.is_empty() || hard_state.is_some() {
-                        self.wal.append(&entries, hard_state.as_ref())?;
+                    if !unwritten.is_followed_by(&entries) {
+                        unwritten.write(&mut self.wal)?;
                     }
+                    unwritten.add(entries, hard_state);
                     // A commit index alone need not be durable; and what vouches for nothing new waits all the same
                     // for the sync of what stands before it.
                     sync |= append.sync;
@@ -92,12 +98,14 @@ impl LogWorker {
                     report.appended = Some(sequence);
                 }
                 LogJob::Mark { record, hard_state } => {
+                    unwritten.write(&mut self.wal)?;
                     self.wal.save_snapshot(&record)?;
                     self.wal.append(&[], Some(&hard_state))?;
                     sync = true;
                     report.marked = Some(record.index);
                 }
                 LogJob::Release { up_to } => {
+                    unwritten.write(&mut self.wal)?;
                     if std::mem::take(&mut sync) {
                         self.wal.sync()?;
                     }
@@ -106,10 +114,45 @@ impl LogWorker {
                 }
             }
         }
+        unwritten.write(&mut self.wal)?;
         if sync {
             self.wal.sync()?;
         }
         Ok(report)
+    }
+}
+
+/// Entries without a gap, and the state behind them, that are not in the log's file yet.
+#[derive(Default)]
+struct Unwritten {
+    entries: Vec<Entry>,
+    hard_state: Option<HardState>,
+}
+
+impl Unwritten {
+    /// Whether `entries` stand right behind these; if not they replace something, and these come first.
+    fn is_followed_by(&self, entries: &[Entry]) -> bool {
+        match (self.entries.last(), entries.first()) {
+            (Some(last), Some(next)) => next.index == last.index.next(),
+            _ => true,
+        }
+    }
+
+    /// Of two states the later one counts, as it would in the file.
+    fn add(&mut self, mut entries: Vec<Entry>, hard_state: Option<HardState>) {
+        match self.entries.is_empty() {
+            true => self.entries = entries,
+            false => self.entries.append(&mut entries),
+        }
+        self.hard_state = hard_state.or(self.hard_state);
+    }
+
+    fn write(&mut self, wal: &mut Wal) -> Result<(), wal::WriteError> {
+        let Unwritten { entries, hard_state } = std::mem::take(self);
+        if entries.is_empty() && hard_state.is_none() {
+            return Ok(());
+        }
+        wal.append(&entries, hard_state.as_ref())
     }
 }
 
