@@ -74,7 +74,7 @@ async fn a_store_of_another_cluster_is_refused() {
     let store = other.members[0].data_dir.join("member/store");
     fs::remove_dir_all(&store).unwrap();
     fs::rename(cluster.members[0].data_dir.join("member/store"), &store).unwrap();
-    refuses(&mut other.members[0], &["another", "member/store"]);
+    refuses(&mut other.members[0], &["belongs to cluster", "member/store"]);
     drop(cluster);
 }
 
@@ -108,14 +108,14 @@ async fn a_rotten_record_in_the_middle_of_the_log_is_refused_with_its_place() {
     bytes[at] ^= 1;
     fs::write(&segment, bytes).unwrap();
     let name = segment.file_name().unwrap().to_string_lossy().into_owned();
-    refuses(&mut cluster.members[0], &[&name, "offset"]);
+    refuses(&mut cluster.members[0], &[&name, "at byte", "empty its data directory"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_segment_of_the_store_is_refused() {
     let mut cluster = killed_after(20).await;
     let store = cluster.members[0].data_dir.join("member/store");
-    let segment = newest(&store, ".seg");
+    let segment = newest(&store, ".segment");
     fs::remove_file(&segment).unwrap();
     let name = segment.file_name().unwrap().to_string_lossy().into_owned();
     refuses(&mut cluster.members[0], &[&name]);
@@ -139,7 +139,7 @@ async fn a_wrong_initial_cluster_is_refused() {
     let mut cluster = Cluster::new(&[quorate()], &[]);
     let other = format!("somebody=http://127.0.0.1:{}", free_port());
     replace_argument(&mut cluster.members[0], "--initial-cluster", &other);
-    refuses(&mut cluster.members[0], &["infra0", "initial-cluster"]);
+    refuses(&mut cluster.members[0], &["local name \"infra0\"", "initial cluster"]);
     let other = format!("infra0=http://127.0.0.1:{}", free_port());
     replace_argument(&mut cluster.members[0], "--initial-cluster", &other);
     refuses(&mut cluster.members[0], &["initial-advertise-peer-urls"]);
