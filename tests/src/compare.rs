@@ -153,10 +153,10 @@ impl Answer {
 pub fn difference(op: &Op, reference: Answer, ours: Answer) -> Option<String> {
     let (mut reference, mut ours) = (reference.plain(), ours.plain());
     match (op, &mut reference, &mut ours) {
-        (Op::TimeToLive(_), Answer::TimeToLive(a), Answer::TimeToLive(b)) => {
-            if (a.ttl - b.ttl).abs() <= 2 {
-                b.ttl = a.ttl;
-            }
+        (Op::TimeToLive(_), Answer::TimeToLive(a), Answer::TimeToLive(b))
+            if (a.ttl - b.ttl).abs() <= 2 =>
+        {
+            b.ttl = a.ttl;
         }
         (Op::Range(request), Answer::Range(a), Answer::Range(b)) => settle_ties(request, a, b),
         (Op::Txn(request), Answer::Txn(a), Answer::Txn(b)) => settle_txn_ties(request, a, b),

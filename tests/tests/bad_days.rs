@@ -1,6 +1,6 @@
 //! Bad days: what is wrong is refused, or survived, with one clear error; nothing acknowledged is lost.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -218,7 +218,7 @@ async fn a_full_disk_ends_the_member_and_loses_nothing() {
         }
         acknowledged = i + 1;
     }
-    assert!(acknowledged >= 20 && acknowledged < 4000, "{acknowledged} puts were acknowledged");
+    assert!((20..4000).contains(&acknowledged), "{acknowledged} puts were acknowledged");
     assert!(cluster.members[0].wait_exit(WITHIN).is_some_and(|code| code != 0));
     let log = cluster.members[0].log_text().to_lowercase();
     assert!(log.contains("no space left"), "{}", cluster.members[0].log_tail());

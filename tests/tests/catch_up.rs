@@ -1,6 +1,6 @@
 //! A member was away. It catches up while the others go on: by the log, or, when that is gone, by a snapshot.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::time::Duration;
 

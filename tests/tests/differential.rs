@@ -1,6 +1,6 @@
 //! The same random requests to a real etcd and to us: every reply, error, text and event equal.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Members die without warning, again and again, under load; nothing that was acknowledged is lost.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::time::Duration;
 

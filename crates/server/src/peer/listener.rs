@@ -146,6 +146,10 @@ async fn answer(peers: &Rc<Peers>, request: Request<Incoming>) -> Response<OutBo
 }
 
 /// Whether a member with these headers may speak to us at all, and who it is.
+#[allow(
+    clippy::result_large_err,
+    reason = "the refusal is the answer; it is made once and moved out"
+)]
 fn check_sender(peers: &Peers, headers: &HeaderMap) -> Result<Option<NodeId>, Response<OutBody>> {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
     let version = |name: &str| match header(name) {

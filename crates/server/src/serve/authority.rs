@@ -59,12 +59,14 @@ pub struct Mender {
     partial: Vec<u8>,
 }
 
-impl Mender {
+impl Default for Mender {
     /// For a new connection.
-    pub fn new() -> Mender {
+    fn default() -> Mender {
         Mender { pass: PREFACE_BYTES, partial: Vec::new() }
     }
+}
 
+impl Mender {
     /// Takes bytes as they came, and adds to `out` what may be passed on now.
     pub fn push(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
         while !bytes.is_empty() {
@@ -225,7 +227,7 @@ mod tests {
     }
 
     fn through(frames: &[u8], piece: usize) -> Vec<u8> {
-        let mut mender = Mender::new();
+        let mut mender = Mender::default();
         let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         sent.extend_from_slice(frames);
         let mut out = Vec::new();

@@ -70,7 +70,7 @@ pub struct Handle(Rc<RefCell<Inner>>);
 /// Wraps a socket of which `first` has been read already. It starts uncorked. The bytes of an HTTP/2 connection
 /// pass through a [`Mender`].
 pub fn wrap(tcp: TcpStream, first: Vec<u8>, is_http2: bool) -> (Socket, Handle) {
-    let mut mender = is_http2.then(Mender::new);
+    let mut mender = is_http2.then(Mender::default);
     let ready = match &mut mender {
         None => first,
         Some(mender) => {
