@@ -173,8 +173,7 @@ pub fn open(vfs: Arc<dyn Vfs>, config: Config, bootstrap: Bootstrap) -> Result<O
     let options = StoreOptions::new(&config);
     let mut store = open_store(vfs.clone(), &places.store, &options)?;
     found.extend(store.torn.take());
-    let log_options =
-        wal::Options { segment_bytes: config.segment_bytes.wal, ..wal::Options::default() };
+    let log_options = wal::Options { segment_bytes: config.segment_bytes.wal };
     let (mut wal, mut log) =
         Wal::open(vfs.clone(), &places.wal, Index(store.applied.0), log_options)
             .map_err(log_error)?;
@@ -447,8 +446,7 @@ fn create_log(vfs: &Arc<dyn Vfs>, config: &Config, places: &Places) -> Result<()
         }
         vfs.remove_dir_all(&places.wal).map_err(io_error("replacing", &places.wal))?;
     }
-    let options =
-        wal::Options { segment_bytes: config.segment_bytes.wal, ..wal::Options::default() };
+    let options = wal::Options { segment_bytes: config.segment_bytes.wal };
     Wal::create(vfs.clone(), &places.wal, wal::Metadata { node_id, cluster_id }, options)
         .map(drop)
         .map_err(|error| OpenError::Io { what: error.doing, error: error.error })

@@ -231,7 +231,7 @@ impl Member {
 fn found(memory: &Memory, opened: &Opened) -> Result<Found, String> {
     let status = opened.replica.status();
     let applied = opened.view.applied();
-    let options = wal::Options { segment_bytes: 1 << 20, ..wal::Options::default() };
+    let options = wal::Options { segment_bytes: 1 << 20 };
     let dir = Path::new("/data/member/wal");
     let entries = match wal::Wal::open(Arc::new(memory.clone()), dir, applied, options) {
         Ok((_, recovered)) => recovered.entries,

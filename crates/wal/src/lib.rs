@@ -49,15 +49,11 @@ pub struct Metadata {
 pub struct Options {
     /// A file that has grown to this many bytes is followed by a new one; files are preallocated to it.
     pub segment_bytes: u64,
-    /// Zeros that are written ahead of the entries, as often as these reach the end of the last ones; 0: none. Where
-    /// zeros stand a sync has nothing but data to write. Where a place was only preallocated, each sync must also
-    /// note in the file system's journal that it was written, which takes about twice the time and CPU.
-    pub zero_ahead_bytes: u64,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { segment_bytes: 64_000_000, zero_ahead_bytes: 256 << 10 }
+        Options { segment_bytes: 64_000_000 }
     }
 }
 

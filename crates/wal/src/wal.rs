@@ -49,8 +49,6 @@ pub struct Wal {
     sequence: u64,
     /// Where the next frame goes in it.
     offset: u64,
-    /// Up to here, at least, the file has been written to, be it with zeros.
-    zeroed: u64,
     writer: Writer,
     /// Index, term and place of each entry of the batch in the writer.
     batch: Vec<(Index, Term, Place)>,
@@ -120,7 +118,6 @@ impl Wal {
             file,
             sequence: 0,
             offset,
-            zeroed: offset,
             writer: Writer::new(head.crc),
             batch: Vec::new(),
             is_synced: true,
@@ -186,7 +183,6 @@ impl Wal {
             file,
             sequence,
             offset,
-            zeroed: offset,
             writer: Writer::new(found.crc),
             batch: Vec::new(),
             is_synced: true,
@@ -380,17 +376,10 @@ impl Wal {
     /// Writes what was gathered, and only then lets readers see it.
     fn write(&mut self, snapshot: Option<&SnapshotRecord>) -> Result<(), WriteError> {
         self.is_synced = false;
-        let end = self.offset + self.writer.bytes.len() as u64;
-        if end > self.zeroed {
-            // To recovery zeros are what was never written.
-            let limit = self.options.segment_bytes.max(end);
-            self.zeroed = (end + self.options.zero_ahead_bytes).min(limit);
-            self.writer.bytes.resize((self.zeroed - self.offset) as usize, 0);
-        }
         let result = self.file.write_at(&self.writer.bytes, self.offset);
         self.attempt("writing the log", result)?;
         self.is_mark_due = false;
-        self.offset = end;
+        self.offset += self.writer.bytes.len() as u64;
         let offset = self.offset;
         {
             let mut layout = self.layout.lock().expect("the log's layout is whole");
@@ -433,7 +422,6 @@ impl Wal {
         self.file = file.clone();
         self.sequence = sequence;
         self.offset = head.bytes.len() as u64;
-        self.zeroed = self.offset;
         self.writer.crc = head.crc;
         self.is_synced = true;
         self.is_mark_due = false;

@@ -25,7 +25,7 @@ fn dir() -> &'static Path {
 }
 
 fn options() -> Options {
-    Options { segment_bytes: SEGMENT_BYTES, zero_ahead_bytes: 700 }
+    Options { segment_bytes: SEGMENT_BYTES }
 }
 
 fn entry(index: u64, term: u64, len: usize) -> Entry {

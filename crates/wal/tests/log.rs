@@ -21,7 +21,7 @@ fn dir() -> &'static Path {
 }
 
 fn options(segment_bytes: u64) -> Options {
-    Options { segment_bytes, ..Options::default() }
+    Options { segment_bytes }
 }
 
 fn create(disk: &Memory, segment_bytes: u64) -> Wal {
