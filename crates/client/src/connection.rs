@@ -281,7 +281,9 @@ mod tests {
     #[test]
     fn endpoints_are_read_as_people_write_them() {
         let config = Config::new(["x:1"]);
-        for good in ["127.0.0.1:2379", "http://127.0.0.1:2379/", "[::1]:2379", "unix:/tmp/socket"] {
+        for good in
+            ["127.0.0.1:2379", "http://127.0.0.1:2379/", "[::1]:2379", "unix:/run/etcd.sock"]
+        {
             assert!(Endpoint::parse(good, &config).is_ok(), "{good}");
         }
         for bad in ["", "https://127.0.0.1:2379", "ftp://x:1", "a b:1"] {

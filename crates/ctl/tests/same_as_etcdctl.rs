@@ -162,6 +162,8 @@ fn compare(cases: &[(&[&str], &str)]) {
         // Past the test harness, which would swallow what a passing test prints.
         let line = "skipped: no etcd and etcdctl in QUORATE_REFERENCE_DIR or target/reference";
         std::io::stderr().write_all(format!("{line}\n").as_bytes()).unwrap();
+        let strict = std::env::var_os("QUORATE_TESTS_STRICT").is_some();
+        assert!(!strict, "a skip is a failure here: {line}");
         return;
     };
     let (for_ours, for_theirs) = (Server::start(&etcd), Server::start(&etcd));
