@@ -120,6 +120,5 @@ fn generated_code_is_up_to_date() {
     if !run(Command::new("sh").args(["-c", "command -v protoc"])).status.success() {
         return skip("generated_code", "protoc is not installed");
     }
-    let cargo = std::env::var("CARGO").unwrap_or("cargo".into());
-    run_ok(Command::new(cargo).current_dir(root()).args(["xtask", "codegen", "--check"]));
+    xtask::check().unwrap();
 }
