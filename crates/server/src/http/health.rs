@@ -6,7 +6,7 @@ use http::{Response, StatusCode};
 use mvcc::Effort;
 use proto::etcdserverpb::{AlarmType, RangeRequest};
 
-use super::{TEXT, page, parameters};
+use super::{Body, TEXT, page, parameters};
 use crate::grpc::Read;
 use crate::log;
 use crate::serve::shard::Shard;
@@ -36,7 +36,7 @@ fn names(path: &str) -> Option<Vec<&'static str>> {
 }
 
 /// `/health`: alarms, then a leader, then a read; the first failure is the reason.
-pub async fn health(shard: &Rc<Shard>, query: &str) -> Response<String> {
+pub async fn health(shard: &Rc<Shard>, query: &str) -> Response<Body> {
     let excluded = parameters(query, "exclude");
     let serializable =
         parameters(query, "serializable").first().is_some_and(|value| value == "true");
@@ -79,7 +79,7 @@ async fn failure(shard: &Rc<Shard>, excluded: &[String], serializable: bool) -> 
 }
 
 /// `/livez`, `/readyz`, and their single checks.
-pub async fn checks(shard: &Rc<Shard>, path: &str, query: &str) -> Response<String> {
+pub async fn checks(shard: &Rc<Shard>, path: &str, query: &str) -> Response<Body> {
     let names = names(path).expect("only asked for paths that have checks");
     let excluded = parameters(query, "exclude");
     let verbose = !parameters(query, "verbose").is_empty();

@@ -1,63 +1,144 @@
 //! The pages on the client port: version, health and metrics, over HTTP/1.1 and HTTP/2 alike.
 
+pub mod body;
 mod health;
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::Poll;
 
 use bytes::Bytes;
+use futures_util::Stream;
 use h2::server::SendResponse;
-use http::header::{ALLOW, CONTENT_TYPE};
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
+use h2::{RecvStream, SendStream};
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW,
+    CONTENT_TYPE,
+};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
+
+pub use body::{Body, Request, RequestBody};
 
 use crate::config::{CLUSTER_VERSION, SERVER_VERSION};
 use crate::handle::Node;
 use crate::metrics;
+use crate::serve::limits::SEND_BUFFER_BYTES;
 use crate::serve::shard::Shard;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Answers a request that came over HTTP/2, in a task of its own: a page may wait for a read index.
-pub fn spawn(shard: &Rc<Shard>, method: Method, uri: Uri, mut respond: SendResponse<Bytes>) {
+pub fn spawn(shard: &Rc<Shard>, head: Parts, body: RecvStream, mut respond: SendResponse<Bytes>) {
     let shard = shard.clone();
     tokio::task::spawn_local(async move {
-        let (head, body) = answer(&shard, &method, &uri).await.into_parts();
+        let request = Request { head, body: RequestBody::Http2(body) };
+        let mut answering = pin!(answer(&shard, request));
+        // `None` when the client has gone.
+        let answered = poll_fn(|cx| match respond.poll_reset(cx) {
+            Poll::Ready(_) => Poll::Ready(None),
+            Poll::Pending => answering.as_mut().poll(cx).map(Some),
+        })
+        .await;
+        let Some(response) = answered else { return };
+        let (head, body) = response.into_parts();
+        let head = Response::from_parts(head, ());
         // An error says that the client has gone.
-        let sent = respond
-            .send_response(Response::from_parts(head, ()), false)
-            .and_then(|mut stream| stream.send_data(Bytes::from(body), true));
+        let sent = match body {
+            Body::Whole(body) => {
+                let end = body.is_empty();
+                respond.send_response(head, end).and_then(|mut stream| match end {
+                    true => Ok(()),
+                    false => stream.send_data(body, true),
+                })
+            }
+            Body::Pieces(pieces) => match respond.send_response(head, false) {
+                Ok(stream) => send_pieces(stream, pieces).await,
+                Err(error) => Err(error),
+            },
+        };
         drop(sent);
     });
 }
 
-/// Answers a request; none of the pages looks at a body.
-pub async fn answer(shard: &Rc<Shard>, method: &Method, uri: &Uri) -> Response<String> {
-    let query = uri.query().unwrap_or("");
-    let path = uri.path();
-    let known = matches!(path, "/version" | "/metrics" | "/health") || health::is_check(path);
-    if !known {
-        return page(StatusCode::NOT_FOUND, TEXT, "404 page not found\n".to_string());
+/// Sends pieces as the client's window takes them, to their end or until the client has gone.
+async fn send_pieces(
+    mut stream: SendStream<Bytes>,
+    mut pieces: Pin<Box<dyn Stream<Item = Bytes>>>,
+) -> Result<(), h2::Error> {
+    loop {
+        let piece = poll_fn(|cx| match stream.poll_reset(cx) {
+            Poll::Ready(gone) => Poll::Ready(gone.map(|_| None)),
+            Poll::Pending => pieces.as_mut().poll_next(cx).map(|piece| Ok(Some(piece))),
+        })
+        .await?;
+        let Some(piece) = piece else { return Ok(()) };
+        let Some(piece) = piece else { return stream.send_data(Bytes::new(), true) };
+        stream.reserve_capacity(piece.len().min(SEND_BUFFER_BYTES));
+        while stream.capacity() == 0 {
+            match poll_fn(|cx| stream.poll_capacity(cx)).await {
+                Some(room) => drop(room?),
+                None => return Ok(()),
+            }
+        }
+        stream.send_data(piece, false)?;
     }
-    // Prometheus' page takes any method in etcd, too.
-    if *method != Method::GET && path != "/metrics" {
-        let mut response =
-            page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "Method Not Allowed\n".to_string());
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
-        return response;
+}
+
+/// Answers a request. As in etcd every answer tells browsers that pages of any origin may read it, and a
+/// browser that asks first is told the same.
+pub async fn answer(shard: &Rc<Shard>, request: Request) -> Response<Body> {
+    let mut response = match request.head.method == Method::OPTIONS {
+        true => Response::new(Body::Whole(Bytes::new())),
+        false => route(shard, request).await,
+    };
+    for (name, value) in [
+        (ACCESS_CONTROL_ALLOW_METHODS, "POST, GET, OPTIONS, PUT, DELETE"),
+        (ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (ACCESS_CONTROL_ALLOW_HEADERS, "accept, content-type, authorization"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
+    response
+}
+
+/// Which path is whose.
+async fn route(shard: &Rc<Shard>, request: Request) -> Response<Body> {
+    let Parts { method, uri, .. } = &request.head;
+    let (path, query) = (uri.path(), uri.query().unwrap_or(""));
     match path {
-        "/version" => page(StatusCode::OK, "application/json", version(&shard.node)),
+        // Prometheus' page takes any method in etcd, too.
         "/metrics" => page(
             StatusCode::OK,
             "text/plain; version=0.0.4; charset=utf-8",
             metrics::page(&shard.node),
         ),
-        "/health" => health::health(shard, query).await,
-        _ => health::checks(shard, path, query).await,
+        "/version" => match method == Method::GET {
+            true => page(StatusCode::OK, "application/json", version(&shard.node)),
+            false => get_only(),
+        },
+        "/health" => match method == Method::GET {
+            true => health::health(shard, query).await,
+            false => get_only(),
+        },
+        _ if health::is_check(path) => match method == Method::GET {
+            true => health::checks(shard, path, query).await,
+            false => get_only(),
+        },
+        _ => page(StatusCode::NOT_FOUND, TEXT, "404 page not found\n".to_string()),
     }
 }
 
-fn page(status: StatusCode, content: &'static str, body: String) -> Response<String> {
-    let mut response = Response::new(body);
+fn get_only() -> Response<Body> {
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    let mut response = page(status, TEXT, "Method Not Allowed\n".to_string());
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+    response
+}
+
+fn page(status: StatusCode, content: &'static str, body: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content));
     if content == TEXT {

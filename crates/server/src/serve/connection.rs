@@ -205,7 +205,7 @@ impl Connection {
         let (head, body) = request.into_parts();
         let metadata = Metadata::read(&head.headers);
         if !metadata.is_grpc() {
-            pages::spawn(&self.shard, head.method, head.uri, respond);
+            pages::spawn(&self.shard, head, body, respond);
             return;
         }
         let call = match Call::read(&head, &metadata, self.shard.now_ms()) {

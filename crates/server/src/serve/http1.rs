@@ -3,12 +3,10 @@
 use std::convert::Infallible;
 use std::rc::Rc;
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-use crate::http as pages;
+use crate::http::{self as pages, Request, RequestBody};
 use crate::log;
 use crate::serve::limits::HTTP1_HEADER_DEADLINE;
 use crate::serve::shard::Shard;
@@ -19,10 +17,10 @@ pub async fn serve(shard: Rc<Shard>, socket: Socket) {
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
         let shard = shard.clone();
         async move {
-            let (method, uri) = (request.method().clone(), request.uri().clone());
-            // No page takes a body; hyper discards one, or closes if it is long.
-            let answer = pages::answer(&shard, &method, &uri).await;
-            Ok::<_, Infallible>(answer.map(|body| Full::new(Bytes::from(body))))
+            let (head, body) = request.into_parts();
+            // What of a body is not read hyper discards, or closes if it is long.
+            let request = Request { head, body: RequestBody::Http1(body) };
+            Ok::<_, Infallible>(pages::answer(&shard, request).await)
         }
     });
     let served = hyper::server::conn::http1::Builder::new()
