@@ -484,6 +484,14 @@ impl Raft {
         self.log.last()
     }
 
+    /// How far this peer's log, or the node's own, is known to be durable and the same; `None` unless this node leads.
+    pub fn matched(&self, id: NodeId) -> Option<Index> {
+        if !self.is_leader() {
+            return None;
+        }
+        self.membership.progress(id).map(|progress| progress.matched)
+    }
+
     /// The index that the log begins after.
     pub fn base_index(&self) -> Index {
         self.log.base().0

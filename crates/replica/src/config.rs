@@ -48,7 +48,7 @@ pub struct Config {
     pub seed: u64,
     /// Unix time of the start in milliseconds: the names of the replica's own proposals start there.
     pub start_ms: u64,
-    /// Whether events are collected for a laboratory (see [`crate::Trace`]).
+    /// Whether the stages of the work are told (see [`crate::Trace`]).
     pub trace: bool,
     /// Everything that is bounded.
     pub limits: Limits,

@@ -12,6 +12,7 @@ use wal::SnapshotRecord;
 
 use crate::output::ToShard;
 use crate::snapshot::{Imported, Received, SnapshotStream};
+use crate::trace::Trace;
 
 /// Work for the log thread.
 #[derive(Debug)]
@@ -56,6 +57,8 @@ pub struct LogDone {
     pub completion: Option<Completion>,
     /// For the other members: send them now. The driver need not go through the replica with them.
     pub messages: Vec<Message>,
+    /// What happened, if it is told.
+    pub trace: Vec<Trace>,
 }
 
 /// Work for the apply thread.
@@ -91,6 +94,8 @@ pub struct ApplyDone {
     pub completion: Option<Completion>,
     /// For the shards.
     pub shards: Vec<ToShard>,
+    /// What happened, if it is told.
+    pub trace: Vec<Trace>,
 }
 
 /// A frame and what the pipeline must know of it.
@@ -129,6 +134,8 @@ pub enum FlushJob {
 pub struct FlushDone {
     /// For the replica.
     pub completion: Option<Completion>,
+    /// What happened, if it is told.
+    pub trace: Vec<Trace>,
 }
 
 /// Work for any of the read threads. A driver gives its own reads (cold values, long ranges, HashKV) to the same

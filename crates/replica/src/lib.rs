@@ -20,7 +20,7 @@
 //! - [`Replica::handle`] any number of times, then [`Replica::output`]; each list of jobs goes to its worker.
 //! - each worker's `run` takes all jobs that wait and gives a `…Done`: its completion goes back as
 //!   [`Input::Done`]; the messages of a [`LogDone`] go to the peers, the [`ToShard`]s of an [`ApplyDone`] to the
-//!   shards, after the completion.
+//!   shards, after the completion. With [`Config::trace`] each part says what it has done, as [`Trace`]s.
 //! - a shard names its proposals by [`Waiters`], and gathers its reads in [`ReadWaits`].
 //! - [`Notice::Fatal`] ends the process.
 //!
@@ -57,7 +57,7 @@ pub use output::{
 pub use recovery::{OpenError, Opened, identity, open};
 pub use replica::Replica;
 pub use snapshot::{Imported, Incoming, OutgoingSnapshot, Received, SnapshotStream};
-pub use trace::Trace;
+pub use trace::{Said, Trace};
 pub use view::View;
 pub use waiters::{Names, ReadWaits, SHARDS_MAX, Shard, Waiters, shard_of};
 pub use workers::{ApplyWorker, FlushWorker, LogWorker, ReadWorker};

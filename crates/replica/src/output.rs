@@ -34,7 +34,7 @@ pub struct Output {
     pub peer_answers: Vec<LeaseAnswer>,
     /// What the driver should know.
     pub notices: Vec<Notice>,
-    /// Events, if they are collected.
+    /// What happened in the mind, if it is told.
     pub trace: Vec<Trace>,
 }
 

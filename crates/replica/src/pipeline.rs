@@ -41,7 +41,7 @@ use crate::job::{
 };
 use crate::output::{Notice, Output};
 use crate::snapshot::{OutgoingSnapshot, Received};
-use crate::trace::Trace;
+use crate::trace::{Said, Trace};
 
 /// So long after a snapshot was sent the entries behind it are kept for its receiver, in milliseconds.
 const KEEP_AFTER_SNAPSHOT_MS: u64 = 30_000;
@@ -297,9 +297,6 @@ impl Pipeline {
         {
             self.append(&mut ready, None, out);
         }
-        if let Some(last) = ready.committed.last() {
-            self.trace(out, Trace::Committed { index: last.index });
-        }
         for entry in ready.committed {
             self.apply.committed_bytes += entry_bytes(&entry);
             self.apply.committed.push_back(entry);
@@ -310,15 +307,8 @@ impl Pipeline {
                     self.outgoing.insert(message.to, Outgoing::Wanted(message));
                 }
                 _ => {
-                    self.trace(
-                        out,
-                        Trace::Sent {
-                            to: message.to,
-                            kind: message.kind,
-                            index: message.index,
-                            entries: message.entries.len(),
-                        },
-                    );
+                    let said = Said::of(&message);
+                    self.trace(out, Trace::Sent { to: message.to, message: said });
                     out.messages.push(message);
                 }
             }
@@ -377,7 +367,6 @@ impl Pipeline {
             {
                 self.log.durable = self.log.durable.min(first.previous());
             }
-            self.trace(out, Trace::Synced { index: self.log.durable });
         }
         if let Some(index) = report.marked {
             assert_eq!(
@@ -391,7 +380,6 @@ impl Pipeline {
                 self.log.release_wanted.max(Index(index.0.saturating_sub(self.catchup_entries)));
             self.forget_conf_states_before(index);
             self.offer_snapshot(raft, index);
-            self.trace(out, Trace::Marked { index });
         }
         if let Some(index) = report.released {
             out.notices.push(Notice::LogReleased { index });
@@ -414,7 +402,6 @@ impl Pipeline {
         if let Some((index, term)) = report.applied {
             assert!(index > self.apply.applied.0, "applied {index} after {}", self.apply.applied.0);
             self.apply.applied = (index, term);
-            self.trace(out, Trace::Applied { index });
             if let Some(verdict) = report.verdict {
                 self.switch(index, verdict, raft, out);
             }
@@ -463,7 +450,6 @@ impl Pipeline {
                 if let Some(index) = last {
                     self.store.written = index;
                     out.apply.push(ApplyJob::FrameWritten(index));
-                    self.trace(out, Trace::Flushed { index });
                 }
                 if matches!(self.store.reclaim, Reclaim::Idle | Reclaim::Frame) {
                     self.store.reclaim = Reclaim::Due;
@@ -480,7 +466,6 @@ impl Pipeline {
                         self.store.reclaim = Reclaim::Due;
                     }
                 }
-                self.trace(out, Trace::StoreSynced { index });
             }
             FlushReport::Pinned { to, stream } => {
                 let Some(Outgoing::Pinning(mut message)) = self.outgoing.remove(&to) else {
@@ -495,6 +480,7 @@ impl Pipeline {
                         term,
                     },
                 }));
+                self.trace(out, Trace::Sent { to, message: Said::of(&message) });
                 self.outgoing.insert(to, Outgoing::Sending(index));
                 out.snapshots.push(OutgoingSnapshot { to, message, stream: *stream });
             }

@@ -274,11 +274,12 @@ pub fn open(vfs: Arc<dyn Vfs>, config: Config, bootstrap: Bootstrap) -> Result<O
         state.reader().clone(),
         standing.clone(),
         lock,
-    );
+    )
+    .tracing(config.trace);
     Ok(Opened {
         reads: ReadWorker::new(wal.reader(), view.clone()),
-        log: LogWorker::new(wal),
-        apply: ApplyWorker::new(machine, standing.clone()),
+        log: LogWorker::new(wal, config.trace),
+        apply: ApplyWorker::new(machine, standing.clone(), config.trace),
         flush,
         replica: Replica::new(config, raft, pipeline, state, standing),
         view,

@@ -19,7 +19,7 @@ use crate::output::{Answer, LeaseAnswer, LeaseRefusal, Notice, Output, Refusal};
 use crate::pipeline::Pipeline;
 use crate::proposal::Proposing;
 use crate::read::{RETRY_MS, Reader, Reads};
-use crate::trace::Trace;
+use crate::trace::{Said, Trace};
 use crate::view::Standing;
 use crate::waiters::{Names, OWN, Shard};
 
@@ -48,11 +48,21 @@ pub struct Replica {
     tick: u64,
     soft: SoftState,
     said: (NodeId, Term),
+    told: Told,
     ready: Readiness,
     transfer: Option<Transfer>,
     end: End,
     out: Output,
     answers: BTreeMap<Shard, Vec<Answer>>,
+}
+
+/// raft's standing as the trace last told it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Told {
+    role: RoleKind,
+    leader: NodeId,
+    term: Term,
+    commit: Index,
 }
 
 /// Whether the member has caught up since its start.
@@ -128,6 +138,12 @@ impl Replica {
             tick: 0,
             soft: SoftState { leader: NONE, role: RoleKind::Follower },
             said: (NONE, raft.term()),
+            told: Told {
+                role: RoleKind::Follower,
+                leader: NONE,
+                term: raft.term(),
+                commit: raft.commit(),
+            },
             ready: Readiness::Waiting,
             transfer: None,
             end: End::Not,
@@ -150,7 +166,8 @@ impl Replica {
                 let lag = self.raft.commit().0.saturating_sub(self.standing.applied().0);
                 for proposal in proposals.list {
                     let id = proposal.id;
-                    self.trace(Trace::Proposed { id, bytes: proposal.data.len() });
+                    let bytes = u32::try_from(proposal.data.len()).unwrap_or(u32::MAX);
+                    self.trace(Trace::Proposed { id, bytes });
                     if let Err(why) = self.proposing.admit(proposal, lag, self.tick) {
                         self.answer(proposals.shard, Answer::Refused { id, why });
                     }
@@ -253,20 +270,25 @@ impl Replica {
         if message.to != self.me || message.from == self.me {
             return;
         }
-        if message.kind == MessageKind::AppResp && !message.reject {
-            self.trace(Trace::Acknowledged { from: message.from, index: message.index });
-        }
+        let from = message.from;
+        self.trace(Trace::Received { from, message: Said::of(&message) });
+        let before = self.raft.matched(from);
         match self.raft.step(message) {
             // What raft does not take is dropped, like a message that was lost: its sender tries again, or it is
             // nobody we know. A forwarded proposal's owner has a deadline.
             Ok(()) | Err(_) => {}
         }
+        self.trace_match(from, before);
     }
 
     fn on_done(&mut self, completion: Completion) {
         let out = &mut self.out;
         match completion {
-            Completion::Log(report) => self.pipeline.on_log(report, &mut self.raft, out),
+            Completion::Log(report) => {
+                let before = self.raft.matched(self.me);
+                self.pipeline.on_log(report, &mut self.raft, out);
+                self.trace_match(self.me, before);
+            }
             Completion::Apply(report) => {
                 let applied = self.pipeline.on_apply(*report, &mut self.raft, out);
                 applied.leases.iter().for_each(|change| self.clock.on_change(change));
@@ -305,6 +327,7 @@ impl Replica {
     }
 
     fn on_ready(&mut self, ready: Ready) {
+        self.trace_standing();
         if let Some(soft) = ready.soft_state {
             self.on_soft_state(soft);
         }
@@ -312,7 +335,7 @@ impl Replica {
             for (reader, index) in self.reads.confirmed(state) {
                 match reader {
                     Reader::Shard(batch) => {
-                        self.trace(Trace::Answered { index });
+                        self.trace(Trace::ReadConfirmed { index });
                         self.answer(
                             batch.shard,
                             Answer::Read { batch: batch.batch, result: Ok(index) },
@@ -546,6 +569,31 @@ impl Replica {
                 Asker::Shard { shard, .. } => self.answer(shard, Answer::Lease(answer)),
                 Asker::Peer { .. } => self.out.peer_answers.push(answer),
             }
+        }
+    }
+
+    /// The leader has learnt that a member's log reaches further.
+    fn trace_match(&mut self, node: NodeId, before: Option<Index>) {
+        let now = self.raft.matched(node);
+        if let Some(index) = now.filter(|_| now > before && before.is_some()) {
+            self.trace(Trace::Matched { node, index });
+        }
+    }
+
+    /// What raft has come to since it was last told of: role and term, and what is committed.
+    fn trace_standing(&mut self) {
+        let now = Told {
+            role: self.raft.role(),
+            leader: self.raft.leader(),
+            term: self.raft.term(),
+            commit: self.raft.commit(),
+        };
+        let before = std::mem::replace(&mut self.told, now);
+        if (now.role, now.leader, now.term) != (before.role, before.leader, before.term) {
+            self.trace(Trace::Role { role: now.role, term: now.term, leader: now.leader });
+        }
+        if now.commit > before.commit {
+            self.trace(Trace::Committed { index: now.commit });
         }
     }
 

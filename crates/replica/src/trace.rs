@@ -1,19 +1,33 @@
-//! A life of a write as a list of events, for a laboratory. Collected only when switched on.
+//! The stages of a member's work, as they happen: what a laboratory tells, and what a request's trace is made of.
+//!
+//! ```text
+//!   mind     Proposed ─▶ Appended ─▶ Sent … Received ─▶ Matched ─▶ Committed          Role, ReadConfirmed
+//!   log                     └─▶ Written ─▶ Synced ─▶ Sent (what vouches)              BallotWritten, Marked, Released
+//!   apply                                                   └─▶ Applied ─▶ Answered   SnapshotInstalled
+//!   flush                                                          └─▶ FrameWritten ─▶ StoreSynced
+//!                                                                                     SnapshotPinned, SnapshotImported
+//! ```
+//!
+//! Each part hands out its own events, in the order in which they happened: the mind in [`crate::Output::trace`], a
+//! worker in the `trace` of its `…Done`. There is no clock here: the driver adds the time at which it gets them. Off
+//! unless [`crate::Config::trace`] says otherwise; on, an event costs one push of at most 56 bytes.
+//!
+//! A request is followed by its name up to `Proposed`, and by its index from `Appended` on; `Answered` has both.
 
-use raft::{Index, NodeId, Term};
+use raft::{Index, Message, MessageKind, NodeId, RoleKind, Term};
 use state_machine::RequestId;
 
-/// Something that happened inside one replica.
+/// Something that happened in one member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trace {
-    /// A proposal came in.
+    /// A proposal of this member's own clients came to the mind. It may yet be refused, or held until there is a leader.
     Proposed {
         /// Its name.
         id: RequestId,
-        /// Its size in bytes.
-        bytes: usize,
+        /// Its size in bytes, as it would stand in the log.
+        bytes: u32,
     },
-    /// raft appended entries to its log in memory, and the log thread was asked to write them.
+    /// raft appended entries to its log in memory (unstable: not yet on disk), and the log worker was given them.
     Appended {
         /// The first.
         first: Index,
@@ -22,57 +36,146 @@ pub enum Trace {
         /// The term of the last.
         term: Term,
     },
-    /// A message was handed over to be sent now.
+    /// A message was handed over to be sent now; by the mind, or by the log worker if it vouches for what is durable.
     Sent {
         /// To whom.
         to: NodeId,
         /// What it says.
-        kind: raft::MessageKind,
-        /// Its index.
-        index: Index,
-        /// How many entries it carries.
-        entries: usize,
+        message: Said,
     },
-    /// The log thread reported that it has synced everything up to here.
-    Synced {
-        /// The last durable index.
-        index: Index,
-    },
-    /// A follower's acknowledgement came.
-    Acknowledged {
-        /// Whose.
+    /// A message came, and raft is about to see it.
+    Received {
+        /// From whom.
         from: NodeId,
+        /// What it says.
+        message: Said,
+    },
+    /// Entries were appended to the write-ahead log's file. They are not durable yet.
+    Written {
+        /// The first.
+        first: Index,
+        /// The last.
+        last: Index,
+    },
+    /// Another term or vote was appended to the write-ahead log's file. It is not durable yet.
+    BallotWritten {
+        /// The term.
+        term: Term,
+        /// Who has the vote in it; 0 if nobody.
+        vote: NodeId,
+    },
+    /// The write-ahead log was synced: everything written before is durable.
+    Synced {
+        /// The last entry in it.
+        last: Index,
+    },
+    /// On the leader: how far a member's log is known to be durable, and the same, has risen; also the leader's own.
+    Matched {
+        /// Whose.
+        node: NodeId,
         /// Up to where.
         index: Index,
     },
-    /// The committed index rose.
+    /// The committed index rose: on a leader because a quorum matches, on a follower because the leader said so.
     Committed {
         /// To here.
         index: Index,
     },
-    /// Entries were applied and published, and their replies sent.
+    /// Everything up to here is applied and published: readers of this member see it.
     Applied {
         /// The last.
         index: Index,
     },
-    /// A frame was written to the store.
-    Flushed {
+    /// The reply to a proposal of this member's own clients was handed to its shard.
+    Answered {
+        /// The proposal's name.
+        id: RequestId,
+        /// The index of its entry.
+        index: Index,
+    },
+    /// A frame was written to the store's file. It is not durable yet.
+    FrameWritten {
         /// Its applied index.
         index: Index,
     },
-    /// The store was synced.
+    /// The store was synced, or a segment of it sealed.
     StoreSynced {
         /// The applied index of the last durable frame.
         index: Index,
     },
-    /// The log was marked.
+    /// A snapshot record is durable in the write-ahead log: below its index the store answers for everything.
     Marked {
-        /// The snapshot record's index.
+        /// The record's index.
         index: Index,
     },
-    /// A lease's question or a batch of reads was answered by the replica.
-    Answered {
-        /// The read index, or 0.
+    /// Files of the write-ahead log were unlinked.
+    Released {
+        /// All their entries lie at or below this index.
         index: Index,
     },
+    /// A quorum confirmed a read index; one for all reads that had gathered.
+    ReadConfirmed {
+        /// The index.
+        index: Index,
+    },
+    /// Role, term or the known leader is another.
+    Role {
+        /// The role.
+        role: RoleKind,
+        /// The term.
+        term: Term,
+        /// The leader as far as known; 0 if nobody.
+        leader: NodeId,
+    },
+    /// A frame boundary of the store was pinned, to be streamed to a member that the log cannot help any more.
+    SnapshotPinned {
+        /// To whom.
+        to: NodeId,
+        /// The applied index of the boundary.
+        index: Index,
+    },
+    /// A received snapshot lies in new segments, and the store is switched to them.
+    SnapshotImported {
+        /// Its index.
+        index: Index,
+    },
+    /// A received snapshot is what readers see.
+    SnapshotInstalled {
+        /// Its index.
+        index: Index,
+    },
+}
+
+const _: () = assert!(size_of::<Trace>() <= 56, "an event fits into a cache line");
+
+/// What a message says, as far as a trace wants to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// Its kind.
+    pub kind: MessageKind,
+    /// Whether the answer is no.
+    pub reject: bool,
+    /// How many entries, or proposals, it carries.
+    pub entries: u32,
+    /// The sender's term; 0 on what is forwarded.
+    pub term: Term,
+    /// The index before the entries, the index acknowledged, the candidate's last, or the snapshot's.
+    pub index: Index,
+    /// The sender's committed index, on what a leader sends; else 0.
+    pub commit: Index,
+}
+
+impl Said {
+    /// What this message says.
+    pub fn of(message: &Message) -> Said {
+        let snapshot = message.snapshot.as_ref().map(|snapshot| snapshot.metadata.index);
+        Said {
+            kind: message.kind,
+            reject: message.reject,
+            entries: u32::try_from(message.entries.len()).unwrap_or(u32::MAX),
+            term: message.term,
+            index: snapshot.unwrap_or(message.index),
+            commit: message.commit,
+        }
+    }
 }

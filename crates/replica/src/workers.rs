@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use mvcc::Batch;
 use raft::{
-    ConfChange, ConfChangeKind, ConfState, Entry, EntryKind, HardState, Index, NodeId, Term,
+    ConfChange, ConfChangeKind, ConfState, Entry, EntryKind, HardState, Index, Message, NodeId,
+    Term,
 };
 use state_machine::{ChangeKind, MembershipChange, Payload, RequestId, StateMachine};
 use store::{Flusher, Goal, Reclaimed};
@@ -27,6 +28,7 @@ use crate::output::{Applied, ToShard};
 use crate::recovery;
 use crate::replica::to_tables;
 use crate::snapshot::{Imported, Received, SnapshotStream};
+use crate::trace::{Said, Trace};
 use crate::view::{Standing, View};
 use crate::waiters::{Shard, shard_of};
 
@@ -38,29 +40,89 @@ const PRUNE_KEYS: usize = 1_024;
 const RECLAIM_BYTES: usize = 1 << 20;
 
 /// The log thread's work: append, one sync for all that waits, release what vouches for it.
+///
+/// [`LogWorker::run`] does both halves of a batch. A driver that wants to see what lies between them, or to die there,
+/// calls [`LogWorker::write`] and then [`LogWorker::sync`].
 pub struct LogWorker {
     wal: Wal,
     failed: bool,
+    tracing: bool,
+    // Term and vote as last written, for the trace.
+    ballot: (Term, NodeId),
+    // What is written and waits for the sync.
+    written: Option<Result<Half, Failure>>,
+}
+
+/// A batch of the log between its two halves.
+#[derive(Default)]
+struct Half {
+    report: LogReport,
+    sync: bool,
+    messages: Vec<Message>,
+    trace: Vec<Trace>,
 }
 
 impl LogWorker {
-    pub(crate) fn new(wal: Wal) -> LogWorker {
-        LogWorker { wal, failed: false }
+    pub(crate) fn new(wal: Wal, tracing: bool) -> LogWorker {
+        let HardState { term, vote, .. } = wal.hard_state();
+        LogWorker { wal, failed: false, tracing, ballot: (term, vote), written: None }
     }
 
     /// Runs the jobs with at most one sync for all that is appended, more only where files are released in between.
     /// The messages are those that may leave now; after a failure there are none.
     pub fn run(&mut self, jobs: Vec<LogJob>) -> LogDone {
+        let mut trace = self.write(jobs);
+        let mut done = self.sync();
+        trace.append(&mut done.trace);
+        LogDone { trace, ..done }
+    }
+
+    /// The first half: writes what the jobs bring into the file, and says what happened. Nothing of it is durable, and
+    /// nothing may be said of it, before [`LogWorker::sync`]; until then no other batch may be begun.
+    pub fn write(&mut self, jobs: Vec<LogJob>) -> Vec<Trace> {
+        assert!(self.written.is_none(), "a batch of the log is begun before the last one is done");
         if self.failed || jobs.is_empty() {
-            return LogDone::default();
+            return Vec::new();
         }
-        let mut messages = Vec::new();
-        match self.run_all(jobs, &mut messages) {
-            Ok(report) => LogDone { completion: Some(Completion::Log(report)), messages },
-            Err(error) => {
+        let mut half = Half::default();
+        let result = self.write_all(jobs, &mut half);
+        let trace = std::mem::take(&mut half.trace);
+        self.written = Some(result.map(|()| half).map_err(failure_of_log));
+        trace
+    }
+
+    /// Whether the second half of the batch under way has something to sync.
+    pub fn owes_sync(&self) -> bool {
+        matches!(&self.written, Some(Ok(half)) if half.sync)
+    }
+
+    /// The second half: one sync, if anybody relies on what was written, and then whatever vouches for it may leave.
+    pub fn sync(&mut self) -> LogDone {
+        let synced = match self.written.take() {
+            None => return LogDone::default(),
+            Some(half) => half.and_then(|mut half| {
+                if std::mem::take(&mut half.sync) {
+                    self.sync_now(&mut half).map_err(failure_of_log)?;
+                }
+                Ok(half)
+            }),
+        };
+        match synced {
+            Ok(Half { report, messages, mut trace, .. }) => {
+                if self.tracing {
+                    trace.extend(
+                        messages.iter().map(|message| Trace::Sent {
+                            to: message.to,
+                            message: Said::of(message),
+                        }),
+                    );
+                }
+                LogDone { completion: Some(Completion::Log(report)), messages, trace }
+            }
+            Err(failure) => {
                 self.failed = true;
-                let failure = Failure { what: error.doing, error: error.error.to_string() };
-                LogDone { completion: Some(Completion::Failed(failure)), messages: Vec::new() }
+                let completion = Some(Completion::Failed(failure));
+                LogDone { completion, ..LogDone::default() }
             }
         }
     }
@@ -70,13 +132,7 @@ impl LogWorker {
         (self.wal.bytes(), self.wal.segments())
     }
 
-    fn run_all(
-        &mut self,
-        jobs: Vec<LogJob>,
-        messages: &mut Vec<raft::Message>,
-    ) -> Result<LogReport, wal::WriteError> {
-        let mut report = LogReport::default();
-        let mut sync = false;
+    fn write_all(&mut self, jobs: Vec<LogJob>, half: &mut Half) -> Result<(), wal::WriteError> {
         // Appends that follow each other are written as one.
         let mut unwritten = Unwritten::default();
         for job in jobs {
@@ -84,42 +140,76 @@ impl LogWorker {
                 LogJob::Append(append) => {
                     let Append { sequence, snapshot, entries, hard_state, after, .. } = append;
                     if let Some(record) = &snapshot {
-                        unwritten.write(&mut self.wal)?;
+                        self.write_out(&mut unwritten, half)?;
                         self.wal.save_snapshot(record)?;
                     }
                     if !unwritten.is_followed_by(&entries) {
-                        unwritten.write(&mut self.wal)?;
+                        self.write_out(&mut unwritten, half)?;
                     }
                     unwritten.add(entries, hard_state);
                     // A commit index alone need not be durable; and what vouches for nothing new waits all the same
                     // for the sync of what stands before it.
-                    sync |= append.sync;
-                    messages.extend(after);
-                    report.appended = Some(sequence);
+                    half.sync |= append.sync;
+                    half.messages.extend(after);
+                    half.report.appended = Some(sequence);
                 }
                 LogJob::Mark { record, hard_state } => {
-                    unwritten.write(&mut self.wal)?;
+                    self.write_out(&mut unwritten, half)?;
                     self.wal.save_snapshot(&record)?;
                     self.wal.append(&[], Some(&hard_state))?;
-                    sync = true;
-                    report.marked = Some(record.index);
+                    half.sync = true;
+                    half.report.marked = Some(record.index);
                 }
                 LogJob::Release { up_to } => {
-                    unwritten.write(&mut self.wal)?;
-                    if std::mem::take(&mut sync) {
-                        self.wal.sync()?;
+                    self.write_out(&mut unwritten, half)?;
+                    if std::mem::take(&mut half.sync) {
+                        self.sync_now(half)?;
                     }
                     self.wal.release(up_to)?;
-                    report.released = Some(up_to);
+                    half.report.released = Some(up_to);
+                    self.trace(half, Trace::Released { index: up_to });
                 }
             }
         }
-        unwritten.write(&mut self.wal)?;
-        if sync {
-            self.wal.sync()?;
-        }
-        Ok(report)
+        self.write_out(&mut unwritten, half)
     }
+
+    fn write_out(
+        &mut self,
+        unwritten: &mut Unwritten,
+        half: &mut Half,
+    ) -> Result<(), wal::WriteError> {
+        let range = unwritten.entries.first().zip(unwritten.entries.last());
+        if let Some((first, last)) = range.map(|(first, last)| (first.index, last.index)) {
+            self.trace(half, Trace::Written { first, last });
+        }
+        if let Some(HardState { term, vote, .. }) = unwritten.hard_state
+            && self.ballot != (term, vote)
+        {
+            self.ballot = (term, vote);
+            self.trace(half, Trace::BallotWritten { term, vote });
+        }
+        unwritten.write(&mut self.wal)
+    }
+
+    fn sync_now(&mut self, half: &mut Half) -> Result<(), wal::WriteError> {
+        self.wal.sync()?;
+        self.trace(half, Trace::Synced { last: self.wal.last_index() });
+        if let Some(index) = half.report.marked {
+            self.trace(half, Trace::Marked { index });
+        }
+        Ok(())
+    }
+
+    fn trace(&self, half: &mut Half, event: Trace) {
+        if self.tracing {
+            half.trace.push(event);
+        }
+    }
+}
+
+fn failure_of_log(error: wal::WriteError) -> Failure {
+    Failure { what: error.doing, error: error.error.to_string() }
 }
 
 /// Entries without a gap, and the state behind them, that are not in the log's file yet.
@@ -164,7 +254,15 @@ pub struct ApplyWorker {
     failed: bool,
     // Something may lie below the compaction mark.
     prune_due: bool,
-    unpublished: Vec<(RequestId, Term, Result<state_machine::Reply, state_machine::Error>)>,
+    tracing: bool,
+    unpublished: Vec<Unpublished>,
+}
+
+/// A reply that waits until its entry is published.
+struct Unpublished {
+    id: RequestId,
+    place: (Index, Term),
+    result: Result<state_machine::Reply, state_machine::Error>,
 }
 
 /// What one run gathers for the shards.
@@ -174,10 +272,15 @@ struct Gathered {
     replies: BTreeMap<Shard, Vec<Applied>>,
     published: bool,
     exchanged: bool,
+    trace: Vec<Trace>,
 }
 
 impl ApplyWorker {
-    pub(crate) fn new(machine: StateMachine, standing: Arc<Standing>) -> ApplyWorker {
+    pub(crate) fn new(
+        machine: StateMachine,
+        standing: Arc<Standing>,
+        tracing: bool,
+    ) -> ApplyWorker {
         let member = standing.identity.node_id;
         ApplyWorker {
             machine,
@@ -185,6 +288,7 @@ impl ApplyWorker {
             member,
             failed: false,
             prune_due: true,
+            tracing,
             unpublished: Vec::new(),
         }
     }
@@ -199,10 +303,8 @@ impl ApplyWorker {
         for job in jobs {
             if let Err(failure) = self.run_one(job, &mut report, &mut gathered) {
                 self.failed = true;
-                return ApplyDone {
-                    completion: Some(Completion::Failed(failure)),
-                    shards: Vec::new(),
-                };
+                let completion = Some(Completion::Failed(failure));
+                return ApplyDone { completion, ..ApplyDone::default() };
             }
         }
         if self.prune_due {
@@ -212,6 +314,7 @@ impl ApplyWorker {
         report.pending_bytes = self.machine.keyspace().builder().pending_bytes();
         ApplyDone {
             completion: Some(Completion::Apply(Box::new(report))),
+            trace: std::mem::take(&mut gathered.trace),
             shards: self.to_shards(gathered),
         }
     }
@@ -261,6 +364,9 @@ impl ApplyWorker {
                 gathered.exchanged = true;
                 gathered.published = true;
                 self.prune_due = true;
+                if self.tracing {
+                    gathered.trace.push(Trace::SnapshotInstalled { index });
+                }
                 let leases = self.machine.view().leases();
                 report.leases.clear();
                 report.exchanged = Some(Exchanged { index, term, leases });
@@ -319,7 +425,8 @@ impl ApplyWorker {
             report.verdict = Some(if accepted { Verdict::Accepted } else { Verdict::Refused });
         }
         if let Some((id, result)) = outcome.reply {
-            self.unpublished.push((id, entry.term, result));
+            let place = (entry.index, entry.term);
+            self.unpublished.push(Unpublished { id, place, result });
         }
         Ok(())
     }
@@ -333,9 +440,15 @@ impl ApplyWorker {
         let (index, _) = self.machine.applied();
         self.standing.set_applied(Index(index));
         gathered.published = true;
+        if self.tracing {
+            gathered.trace.push(Trace::Applied { index: Index(index) });
+        }
         let revision = self.machine.keyspace().revision();
-        for (id, term, result) in self.unpublished.drain(..) {
+        for Unpublished { id, place: (index, term), result } in self.unpublished.drain(..) {
             if let Some(shard) = shard_of(id, self.member) {
+                if self.tracing {
+                    gathered.trace.push(Trace::Answered { id, index });
+                }
                 gathered.replies.entry(shard).or_default().push(Applied {
                     id,
                     term,
@@ -349,7 +462,7 @@ impl ApplyWorker {
     /// Looks at the flags after everything is published: a shard whose flag is not up yet finds what it needs in
     /// the published state when it has raised it.
     fn to_shards(&self, gathered: Gathered) -> Vec<ToShard> {
-        let Gathered { batches, mut replies, published, exchanged } = gathered;
+        let Gathered { batches, mut replies, published, exchanged, .. } = gathered;
         if !published {
             return Vec::new();
         }
@@ -401,6 +514,7 @@ pub struct FlushWorker {
     stalled: VecDeque<CutFrame>,
     written: Option<(Index, Term)>,
     failed: bool,
+    tracing: bool,
     // The data directory's; let go when the member is.
     _lock: Box<dyn Lock>,
 }
@@ -425,10 +539,16 @@ impl FlushWorker {
             stalled: VecDeque::new(),
             written: None,
             failed: false,
+            tracing: false,
             _lock: lock,
         };
         worker.publish_sizes();
         worker
+    }
+
+    /// The same, telling what happens, or not.
+    pub(crate) fn tracing(self, tracing: bool) -> FlushWorker {
+        FlushWorker { tracing, ..self }
     }
 
     /// Runs the jobs.
@@ -440,11 +560,16 @@ impl FlushWorker {
         for job in jobs {
             if let Err(failure) = self.run_one(job, &mut reports) {
                 self.failed = true;
-                return FlushDone { completion: Some(Completion::Failed(failure)) };
+                let completion = Some(Completion::Failed(failure));
+                return FlushDone { completion, ..FlushDone::default() };
             }
         }
         self.publish_sizes();
-        FlushDone { completion: Some(Completion::Flush(reports)) }
+        let trace = match self.tracing {
+            true => reports.iter().filter_map(trace_of).collect(),
+            false => Vec::new(),
+        };
+        FlushDone { completion: Some(Completion::Flush(reports)), trace }
     }
 
     fn run_one(&mut self, job: FlushJob, reports: &mut Vec<FlushReport>) -> Result<(), Failure> {
@@ -557,6 +682,19 @@ impl FlushWorker {
             let sizes = flusher.sizes();
             self.standing.set_sizes(sizes.db_size, sizes.db_size_in_use);
         }
+    }
+}
+
+/// What a report of the store says to the trace.
+fn trace_of(report: &FlushReport) -> Option<Trace> {
+    match report {
+        FlushReport::Written { last, .. } => last.map(|index| Trace::FrameWritten { index }),
+        FlushReport::Synced { index, .. } => Some(Trace::StoreSynced { index: *index }),
+        FlushReport::Pinned { to, stream } => {
+            Some(Trace::SnapshotPinned { to: *to, index: stream.place().0 })
+        }
+        FlushReport::Imported(imported) => Some(Trace::SnapshotImported { index: imported.index }),
+        FlushReport::NotPinned { .. } | FlushReport::Reclaimed(_) | FlushReport::Full => None,
     }
 }
 

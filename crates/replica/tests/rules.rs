@@ -111,7 +111,10 @@ fn a_stalled_log_holds_frames_back() {
     assert!(house.node(leader).is_acknowledged(id));
     house.ticks(15);
     let flushed = |node: &Node| {
-        node.trace[before..].iter().filter(|event| matches!(event, Trace::Flushed { .. })).count()
+        node.trace[before..]
+            .iter()
+            .filter(|event| matches!(event, Trace::FrameWritten { .. }))
+            .count()
     };
     assert_eq!(flushed(house.node(leader)), 0, "a frame is ahead of the log");
     house.node(leader).release(Worker::Log);
@@ -1031,4 +1034,53 @@ fn a_founder_that_was_cut_short_begins_again() {
         house.settle();
         assert!(house.node(1).leads(), "stop {stop}");
     }
+}
+
+/// The stages of one put, as the parts of the leader tell them: written and synced before it counts for itself,
+/// committed by a quorum, applied, answered under its name and index, in this order and each once.
+#[test]
+fn the_trace_tells_the_stages_of_a_put_in_their_order() {
+    let (mut house, leader) = three();
+    house.ticks(15);
+    let before = house.node(leader).trace.len();
+    let id = house.node(leader).put("a", "1");
+    house.settle();
+    let told = house.node(leader).trace[before..].to_vec();
+    let index = told.iter().find_map(|event| match event {
+        Trace::Answered { id: of, index } if *of == id => Some(*index),
+        _ => None,
+    });
+    let index = index.expect("the reply is told");
+    let stages: [fn(&Trace, Index) -> bool; 8] = [
+        |event, _| matches!(event, Trace::Proposed { .. }),
+        |event, at| matches!(event, Trace::Appended { last, .. } if *last == at),
+        |event, _| matches!(event, Trace::Sent { message, .. } if message.entries == 1),
+        |event, at| matches!(event, Trace::Written { last, .. } if *last == at),
+        |event, at| matches!(event, Trace::Synced { last } if *last == at),
+        |event, at| matches!(event, Trace::Committed { index } if *index == at),
+        |event, at| matches!(event, Trace::Applied { index } if *index == at),
+        |event, at| matches!(event, Trace::Answered { index, .. } if *index == at),
+    ];
+    let mut last = None;
+    for (number, stage) in stages.iter().enumerate() {
+        let place = told.iter().position(|event| stage(event, index));
+        assert!(place.is_some() && place > last, "stage {number} is not in its place: {told:?}");
+        last = place;
+    }
+    let matched: Vec<_> = told
+        .iter()
+        .filter_map(|event| match event {
+            Trace::Matched { node, index: at } if *at == index => Some(*node),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(matched.len(), 3, "each member's log is known to hold it once: {told:?}");
+    let commit = told.iter().position(|event| *event == Trace::Committed { index });
+    let second = told
+        .iter()
+        .enumerate()
+        .filter(|(_, event)| matches!(event, Trace::Matched { index: at, .. } if *at == index))
+        .nth(1)
+        .map(|(place, _)| place);
+    assert!(second < commit, "committed before two logs held it: {told:?}");
 }

@@ -285,11 +285,13 @@ impl Node {
         let Some(parts) = &mut self.parts else { return Vec::new() };
         let (completion, messages) = match worker {
             Worker::Log => {
-                let done = parts.log.run(self.log.drain(..).collect());
+                let mut done = parts.log.run(self.log.drain(..).collect());
+                self.trace.append(&mut done.trace);
                 (done.completion, done.messages)
             }
             Worker::Apply => {
-                let done = parts.apply.run(self.apply.drain(..).collect());
+                let mut done = parts.apply.run(self.apply.drain(..).collect());
+                self.trace.append(&mut done.trace);
                 for to_shard in done.shards {
                     for applied in &to_shard.replies {
                         // What a former life proposed is answered too, and finds nobody.
@@ -309,7 +311,9 @@ impl Node {
                 (done.completion, Vec::new())
             }
             Worker::Flush => {
-                (parts.flush.run(self.flush.drain(..).collect()).completion, Vec::new())
+                let mut done = parts.flush.run(self.flush.drain(..).collect());
+                self.trace.append(&mut done.trace);
+                (done.completion, Vec::new())
             }
             Worker::Read => {
                 (parts.reads.run(self.reads.drain(..).collect()).completion, Vec::new())
