@@ -1,10 +1,12 @@
 //! The project's own chores: writing the protobuf types anew, and checking that they are up to date.
 //!
-//! The generated code is committed, so that a build needs no protoc; [`check`] compares what is
+//! Beside the types stand the tables of [`descriptors`]. The generated code is committed, so that a build needs no protoc; [`check`] compares what is
 //! committed with what protoc and prost would write today, and fails where they differ.
 
 // A chore, not a part of the house: it works on the project's own files.
 #![allow(clippy::disallowed_methods)]
+
+mod descriptors;
 
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -39,13 +41,19 @@ pub fn codegen(out: &Path) -> Result<()> {
     std::fs::create_dir_all(out)?;
     let protos = proto_crate().join("proto");
     let files: Vec<PathBuf> = PROTOS.iter().map(|name| protos.join(name)).collect();
+    let set = tempfile::NamedTempFile::new()?;
     tonic_prost_build::configure()
         .build_server(false)
+        .file_descriptor_set_path(set.path())
+        // The annotations are read from the descriptors; no code is wanted for them.
+        .extern_path(".google.api", "()")
         .client_mod_attribute(".", "#[cfg(feature = \"client\")]")
         .bytes(".")
         .out_dir(out)
         .compile_protos(&files, &[protos])
-        .context("protoc or prost failed; is protoc installed (Debian: protobuf-compiler)?")
+        .context("protoc or prost failed; is protoc installed (Debian: protobuf-compiler)?")?;
+    let tables = descriptors::tables(&std::fs::read(set.path())?)?;
+    Ok(std::fs::write(out.join("descriptors.rs"), tables)?)
 }
 
 /// Compares what is committed with what would be written today.

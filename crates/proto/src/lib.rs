@@ -4,6 +4,8 @@
 //! build needs no protoc. Byte fields are [`bytes::Bytes`]: decoding from `Bytes` shares, never copies.
 //! The tonic client stubs stand behind the feature `client`; the server speaks gRPC over `h2` itself.
 
+pub mod descriptor;
+
 /// Key-value pairs and events.
 pub mod mvccpb {
     include!("generated/mvccpb.rs");
