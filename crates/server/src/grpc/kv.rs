@@ -7,8 +7,9 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use mvcc::Effort;
+use prost::Message;
 use proto::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest,
+    CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest, TxnResponse,
 };
 use replica::Lane;
 use state_machine::{Answer, Error, Reply, Request};
@@ -16,8 +17,8 @@ use tokio::sync::oneshot;
 
 use crate::grpc::{Call, decode};
 use crate::serve::shard::Shard;
-use crate::serve::status::Status;
-use crate::serve::stream::Responder;
+use crate::serve::status::{Code, Status};
+use crate::serve::stream::{PREFIX_BYTES, Responder};
 
 /// Put.
 pub fn put(shard: &Rc<Shard>, call: Call, message: Bytes, respond: Responder) {
@@ -74,23 +75,47 @@ pub fn txn(shard: &Rc<Shard>, call: Call, message: Bytes, respond: Responder) {
         Ok(request) => request,
         Err(_) => return respond.fail(&malformed()),
     };
-    let request = match Request::txn(request, shard.node.config.max_txn_ops) {
+    begin_txn(shard, &call, request, shard.node.config.max_txn_ops, respond);
+}
+
+/// A transaction that a page of this member makes for its client; `max-txn-ops` is for what clients make themselves.
+///
+/// # Errors
+/// As Txn; `request timed out` and its like if its fate is not known.
+pub async fn txn_of_page(shard: &Rc<Shard>, request: TxnRequest) -> Result<TxnResponse, Status> {
+    let call = Call::of_page("/etcdserverpb.KV/Txn", shard.now_ms())?;
+    let (respond, answer) = Responder::inside();
+    begin_txn(shard, &call, request, usize::MAX, respond);
+    // A dropped sender means that the shard ends.
+    let message = answer.await.unwrap_or_else(|_| Err(Error::Stopped.into()))?;
+    TxnResponse::decode(message.slice(PREFIX_BYTES..))
+        .map_err(|error| Status::new(Code::Internal, format!("an answer of our own: {error}")))
+}
+
+fn begin_txn(
+    shard: &Rc<Shard>,
+    call: &Call,
+    request: TxnRequest,
+    ops_max: usize,
+    respond: Responder,
+) {
+    let request = match Request::txn(request, ops_max) {
         Ok(Request::Txn(request)) => request,
         Ok(_) => return respond.fail(&malformed()),
         Err(error) => return respond.fail(&error.into()),
     };
     match state_machine::is_read_only(&request) {
-        false => shard.propose(&call, Request::Txn(request), Lane::Ordinary, respond),
+        false => shard.propose(call, Request::Txn(request), Lane::Ordinary, respond),
         true => {
             let serializable = state_machine::is_serializable(&request);
-            read(shard, &call, Wanted::Txn(request), serializable, respond);
+            read(shard, call, Wanted::Txn(request), serializable, respond);
         }
     }
 }
 
 fn malformed() -> Status {
     Status::new(
-        crate::serve::status::Code::Internal,
+        Code::Internal,
         "grpc: error unmarshalling request: the transaction is malformed or nested too deeply",
     )
 }

@@ -242,6 +242,20 @@ impl Call {
             .with_client_deadline())
     }
 
+    /// A call that a page of this member makes for its client, under the member's own deadline.
+    ///
+    /// # Errors
+    /// If there is no such method.
+    pub fn of_page(path: &str, now_ms: u64) -> Result<Call, Status> {
+        Ok(Call {
+            method: lookup(path)?,
+            started_ms: now_ms,
+            client_deadline: false,
+            timeout_ms: None,
+            require_leader: false,
+        })
+    }
+
     fn with_client_deadline(mut self) -> Call {
         self.client_deadline = self.timeout_ms.is_some();
         self

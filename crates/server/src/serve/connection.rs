@@ -210,21 +210,23 @@ impl Connection {
         }
         let call = match Call::read(&head, &metadata, self.shard.now_ms()) {
             Ok(call) => call,
-            Err(status) => return Responder(respond).fail(&status),
+            Err(status) => return Responder::Client(respond).fail(&status),
         };
         let receive_bytes_max = self.shard.node.config.receive_bytes_max();
         let mut body = Body::new(body, receive_bytes_max, metadata.encoding());
         match call.method.kind {
             Kind::Unary => match body.poll_message(cx) {
-                Poll::Ready(message) => unary(&self.shard, call, message, Responder(respond)),
+                Poll::Ready(message) => {
+                    unary(&self.shard, call, message, Responder::Client(respond))
+                }
                 Poll::Pending => {
-                    let respond = Responder(respond);
+                    let respond = Responder::Client(respond);
                     self.keep(|_| Some(Stream::Collecting { call, body, respond }));
                 }
             },
             Kind::Streaming => {
                 if let Err(status) = grpc::check_stream(&self.shard, &call) {
-                    return Responder(respond).fail(&status);
+                    return Responder::Client(respond).fail(&status);
                 }
                 if self.leaving {
                     return respond.send_reset(Reason::REFUSED_STREAM);

@@ -16,6 +16,7 @@ use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Response};
+use tokio::sync::oneshot;
 
 use crate::serve::limits::{SEND_BUFFER_BYTES, STREAM_QUEUE_BYTES};
 use crate::serve::status::{Code, Status};
@@ -153,31 +154,47 @@ impl Body {
     }
 }
 
-/// The way back to who made a unary call. It is used up by the answer; dropped without one, h2 resets the stream.
-pub struct Responder(pub SendResponse<Bytes>);
+/// The way back to who made a unary call. It is used up by the answer; a client's, dropped without one, resets the
+/// stream.
+pub enum Responder {
+    /// A client, over gRPC.
+    Client(SendResponse<Bytes>),
+    /// A page of this member: it gets the message with its prefix, or the refusal.
+    Inside(oneshot::Sender<Result<Bytes, Status>>),
+}
 
 impl Responder {
+    /// A way back to a page, and where it waits. The answer does not come if the shard ends.
+    pub fn inside() -> (Responder, oneshot::Receiver<Result<Bytes, Status>>) {
+        let (sender, receiver) = oneshot::channel();
+        (Responder::Inside(sender), receiver)
+    }
+
     /// Answers with a message (see [`message`]).
-    pub fn reply(mut self, message: Bytes) {
-        let head = head();
-        // An error of any of these says that the client has gone, and with it who wants to know.
-        let sent = self.0.send_response(head, false).and_then(|mut stream| {
-            stream.send_data(message, false)?;
-            stream.send_trailers(Status::ok().trailers())
-        });
-        drop(sent);
+    pub fn reply(self, message: Bytes) {
+        match self {
+            // An error of any of these says that the client has gone, and with it who wants to know.
+            Responder::Client(mut respond) => {
+                let sent = respond.send_response(head(), false).and_then(|mut stream| {
+                    stream.send_data(message, false)?;
+                    stream.send_trailers(Status::ok().trailers())
+                });
+                drop(sent);
+            }
+            Responder::Inside(sender) => drop(sender.send(Ok(message))),
+        }
     }
 
     /// Answers with a status alone.
-    pub fn fail(mut self, status: &Status) {
-        let mut head = head();
-        status.put_into(head.headers_mut());
-        drop(self.0.send_response(head, true));
-    }
-
-    /// Whether the client has reset the stream.
-    pub fn is_reset(&mut self) -> bool {
-        !matches!(self.0.poll_reset(&mut Context::from_waker(Waker::noop())), Poll::Pending)
+    pub fn fail(self, status: &Status) {
+        match self {
+            Responder::Client(mut respond) => {
+                let mut head = head();
+                status.put_into(head.headers_mut());
+                drop(respond.send_response(head, true));
+            }
+            Responder::Inside(sender) => drop(sender.send(Err(status.clone()))),
+        }
     }
 }
 
