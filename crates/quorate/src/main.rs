@@ -5,6 +5,9 @@
 //! | `quorate [flags]`, `etcd [flags]` | a member |
 //! | `quorate ctl …`, `etcdctl …` | the command line for a cluster |
 //! | `quorate util …`, `etcdutl …` | tools for a member's files |
+//! | `quorate lab …` | experiments on a simulated cluster |
+
+mod lab;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -16,6 +19,7 @@ enum Program {
     Member,
     Ctl,
     Util,
+    Lab,
     Usage,
 }
 
@@ -25,6 +29,7 @@ fn main() -> ExitCode {
         Program::Member => server::main(arguments),
         Program::Ctl => ctl::main(arguments),
         Program::Util => ctl::util(arguments),
+        Program::Lab => lab::main(arguments),
         Program::Usage => {
             print!("{USAGE}");
             ExitCode::SUCCESS
@@ -36,6 +41,7 @@ const USAGE: &str = "\
 quorate [flags]      start a member (quorate --help lists the flags)
 quorate ctl ...      work with a cluster, as etcdctl does
 quorate util ...     look at a member's files
+quorate lab ...      see how a cluster works, on a simulated one
 ";
 
 /// By the program's name first, by its first argument second; also what remains for it.
@@ -52,6 +58,7 @@ fn choose(mut arguments: Vec<OsString>) -> (Program, Vec<OsString>) {
         _ => match arguments.first().and_then(|first| first.to_str()) {
             Some("ctl") => Program::Ctl,
             Some("util") => Program::Util,
+            Some("lab") => Program::Lab,
             Some("help") => Program::Usage,
             _ => return (Program::Member, arguments),
         },
@@ -76,6 +83,7 @@ mod tests {
         check("/usr/bin/quorate --name a", Program::Member, &["--name", "a"]);
         check("./quorate ctl get k", Program::Ctl, &["get", "k"]);
         check("quorate util wal dump", Program::Util, &["wal", "dump"]);
+        check("quorate lab write", Program::Lab, &["write"]);
         check("quorate help", Program::Usage, &[]);
         check("/opt/etcd --name ctl", Program::Member, &["--name", "ctl"]);
         check("etcdctl get ctl", Program::Ctl, &["get", "ctl"]);

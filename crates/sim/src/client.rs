@@ -381,6 +381,9 @@ impl World {
 
     /// Something goes from a member to a client.
     pub fn reach_client(&mut self, m: usize, c: usize, conn: u64, told: Told) {
+        if self.script.is_some() {
+            return self.reach_reader(m, conn, told);
+        }
         let alive = self.clients[c]
             .connection
             .is_some_and(|connection| connection.number == conn && !connection.dead);
@@ -409,6 +412,7 @@ impl World {
 
     /// A process has ended, and its connections with it.
     pub fn connections_end(&mut self, m: usize, life: u64) {
+        self.scripted_connections_end(m, life);
         for c in 0..self.clients.len() {
             if let Some(connection) = self.clients[c].connection
                 && (connection.member, connection.life) == (m, life)
@@ -420,6 +424,9 @@ impl World {
 
     /// A client notices that its connection is gone.
     pub fn connection_broken(&mut self, c: usize, conn: u64) {
+        if let Some(script) = &mut self.script {
+            return script.on_broken(self.now, conn);
+        }
         if self.clients[c].connection.is_some_and(|connection| connection.number == conn) {
             self.reconnect(c);
         }
@@ -514,11 +521,14 @@ impl World {
 
     /// A client is told something.
     pub fn told(&mut self, c: usize, conn: u64, told: Told) {
+        if let Some(script) = &mut self.script {
+            return script.on_told(self.now, conn, told);
+        }
         if self.clients[c].connection.is_none_or(|connection| connection.number != conn) {
             return;
         }
         match told {
-            Told::Outcome { op, ok } => self.on_outcome(c, op, ok),
+            Told::Outcome { op, outcome } => self.on_outcome(c, op, outcome.is_done()),
             Told::Created { id, from } => {
                 if let Some(watch) = self.clients[c].watches.get_mut(&id)
                     && watch.next == 0

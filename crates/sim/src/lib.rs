@@ -10,7 +10,8 @@
 //! ```
 //!
 //! [`run`] runs one seed: a storm of drawn length, then everything is healed, and the cluster must come to rest with
-//! all members equal. See `docs/simulation.md`.
+//! all members equal. See `docs/simulation.md`. [`lab`] has experiments: no storm, but one thing after another, told as
+//! it happens.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -18,12 +19,14 @@ mod checker;
 mod client;
 mod disk;
 mod faults;
+pub mod lab;
 mod member;
 mod model;
 mod network;
 mod random;
 mod report;
 mod scenario;
+mod script;
 mod shard;
 mod world;
 

@@ -20,7 +20,8 @@ use raft::{Index, Message, MessageKind, NodeId, RoleKind};
 use replica::{
     Answer, ApplyDone, ApplyJob, ApplyWorker, Asker, Bootstrap, Completion, FlushDone, FlushJob,
     FlushReport, FlushWorker, Incoming, Input, LeaseTime, LogDone, LogJob, LogWorker, Notice,
-    Opened, OutgoingSnapshot, Output, Proposals, ReadDone, ReadJob, ReadWorker, Replica, View,
+    Opened, OutgoingSnapshot, Output, Proposals, ReadDone, ReadJob, ReadWorker, Replica, Trace,
+    View,
 };
 use vfs::Vfs;
 use vfs::memory::{Fate as DiskFate, Memory};
@@ -30,11 +31,14 @@ use crate::disk::Disk;
 use crate::network::Fate;
 use crate::random::Random;
 use crate::scenario::{Fault, Mutant, Scenario};
+use crate::script::Stall;
 use crate::shard::{ShardEvent, ShardState};
 use crate::world::{Event, Whose, World};
 
 /// Bytes of a snapshot that travel in one piece.
 const PIECE_BYTES: usize = 2_048;
+/// So late applies who waits for the answers to its commit index.
+const APPLY_LATE_US: u64 = 20_000;
 /// How often shards look at their deadlines.
 const SHARD_TICK_US: u64 = 50_000;
 
@@ -100,6 +104,8 @@ pub struct Running {
     pub view: View,
     log_desk: Desk<LogJob, LogDone>,
     apply_desk: Desk<ApplyJob, ApplyDone>,
+    // What the log worker has written and not synced.
+    log_run: Option<LogRun>,
     flush_desk: Desk<FlushJob, FlushDone>,
     read_desk: Desk<ReadJob, ReadDone>,
     inbox: VecDeque<Input>,
@@ -325,6 +331,7 @@ impl World {
             seen: (view.term().0, view.committed().0, view.state.revision()),
             view,
             log_desk: Desk::default(),
+            log_run: None,
             apply_desk: Desk::default(),
             flush_desk: Desk::default(),
             read_desk: Desk::default(),
@@ -493,17 +500,25 @@ impl World {
 
     fn carry_out(&mut self, m: usize, output: Output) {
         let Output {
-            messages,
+            mut messages,
             snapshots,
-            log,
+            mut log,
             apply,
             flush,
             reads,
             answers,
             peer_answers,
             notices,
-            ..
+            trace,
         } = output;
+        self.tell_trace(m, trace);
+        if self.scenario.mutant == Some(Mutant::AckBeforeSync) {
+            for job in &mut log {
+                if let LogJob::Append(append) = job {
+                    messages.append(&mut append.after);
+                }
+            }
+        }
         for job in &apply {
             let entries = match job {
                 ApplyJob::Entries(entries) => &entries[..],
@@ -619,8 +634,16 @@ impl World {
             Worker::Read => running.read_desk.begin(),
         };
         if begins {
-            let latency = self.members[m].latency(worker, sync_us);
-            self.soon(m, latency, Event::Run(worker));
+            let mut latency = self.members[m].latency(worker, sync_us);
+            match worker {
+                // Its time goes by between its two halves.
+                Worker::Log if self.script.is_some() => latency /= 20,
+                Worker::Apply if self.scenario.mutant == Some(Mutant::ApplyLate) => {
+                    latency += APPLY_LATE_US;
+                }
+                _ => {}
+            }
+            self.soon_unless_stalled(m, latency, Stall::Worker(worker), Event::Run(worker));
         }
     }
 
@@ -628,27 +651,32 @@ impl World {
     pub fn run_worker(&mut self, m: usize, worker: Worker) {
         let Some(running) = self.members[m].running() else { return };
         let mut failure = None;
-        let mut log_run = None;
         let mut stored = None;
+        let trace;
         match worker {
             Worker::Log => {
                 let jobs = mem::take(&mut running.log_desk.batch);
                 let run = LogRun::of(&jobs);
                 self.truth.on_log_begin(m, &run);
-                log_run = Some(run);
-                let done = running.log.run(jobs);
-                failure = failure_of(done.completion.as_ref());
-                running.log_desk.done = Some(done);
+                running.log_run = Some(run);
+                let trace = running.log.write(jobs);
+                let owes = running.log.owes_sync();
+                return match self.script.is_some() {
+                    true => self.sync_later(m, owes, trace),
+                    false => self.sync_log(m),
+                };
             }
             Worker::Apply => {
-                let done = running.apply.run(mem::take(&mut running.apply_desk.batch));
+                let mut done = running.apply.run(mem::take(&mut running.apply_desk.batch));
                 failure = failure_of(done.completion.as_ref());
+                trace = mem::take(&mut done.trace);
                 running.apply_desk.done = Some(done);
                 let state = &running.view.state;
                 self.truth.on_published(state.revision(), state.compact_revision());
             }
             Worker::Flush => {
-                let done = running.flush.run(mem::take(&mut running.flush_desk.batch));
+                let mut done = running.flush.run(mem::take(&mut running.flush_desk.batch));
+                trace = mem::take(&mut done.trace);
                 if let Some(Completion::Flush(reports)) = &done.completion {
                     stored = reports.iter().rev().find_map(|report| match report {
                         FlushReport::Synced { index, .. } => Some(index.0),
@@ -659,23 +687,50 @@ impl World {
                 running.flush_desk.done = Some(done);
             }
             Worker::Read => {
+                trace = Vec::new();
                 let done = running.reads.run(mem::take(&mut running.read_desk.batch));
                 failure = failure.or_else(|| failure_of(done.completion.as_ref()));
                 running.read_desk.done = Some(done);
             }
         }
+        self.tell_trace(m, trace);
         if let Some(failure) = failure {
             return self.failed(m, &failure);
-        }
-        if let Some(run) = log_run {
-            let kept = self.truth.on_log(m, &run);
-            self.expect(kept);
         }
         if let Some(index) = stored {
             self.truth.on_stored(m, index);
         }
         let delay = 1 + self.delays.exponential(15);
         self.soon(m, delay, Event::Done(worker));
+    }
+
+    /// The second half of what the log worker does.
+    pub fn sync_log(&mut self, m: usize) {
+        let Some(running) = self.members[m].running() else { return };
+        let run = running.log_run.take().expect("a batch of the log was begun");
+        let mut done = running.log.sync();
+        let trace = mem::take(&mut done.trace);
+        let failure = failure_of(done.completion.as_ref());
+        running.log_desk.done = Some(done);
+        self.tell_trace(m, trace);
+        if let Some(failure) = failure {
+            return self.failed(m, &failure);
+        }
+        let kept = self.truth.on_log(m, &run);
+        self.expect(kept);
+        let delay = 1 + self.delays.exponential(15);
+        self.soon(m, delay, Event::Done(Worker::Log));
+    }
+
+    /// Under a script the sync is a step of its own, which takes the time of a sync if there is anything to sync.
+    fn sync_later(&mut self, m: usize, owes_sync: bool, trace: Vec<Trace>) {
+        self.tell_trace(m, trace);
+        let sync_us = self.scenario.sync_us[m];
+        let delay = match owes_sync {
+            true => self.members[m].latency(Worker::Log, sync_us),
+            false => 1,
+        };
+        self.soon_unless_stalled(m, delay, Stall::Sync, Event::Sync);
     }
 
     /// What a worker has done is passed on.
@@ -718,7 +773,8 @@ impl World {
     }
 
     /// A message leaves a member.
-    fn send(&mut self, m: usize, message: Message) {
+    pub fn send(&mut self, m: usize, message: Message) {
+        let Some(message) = self.at_the_door(m, message) else { return };
         let kept = self.truth.on_message(m, &message, self.now);
         self.expect(kept);
         let to = message.to as usize - 1;
@@ -734,7 +790,10 @@ impl World {
             }
         }
         match self.scenario.mutant {
-            Some(Mutant::VoteTwice) if message.kind == MessageKind::VoteResp && message.reject => {
+            Some(Mutant::VoteTwice)
+                if matches!(message.kind, MessageKind::VoteResp | MessageKind::PreVoteResp)
+                    && message.reject =>
+            {
                 message.reject = false;
             }
             Some(Mutant::AckBeforeQuorum)
@@ -817,7 +876,8 @@ impl World {
     /// The next piece of a snapshot goes over.
     pub fn piece(&mut self, id: u64) {
         let delay = self.scenario.latency_us.0 / 2 + self.delays.exponential(1_000);
-        let breaks = self.phase == crate::world::Phase::Storm && self.delays.below(60) == 0;
+        let storms = self.phase == crate::world::Phase::Storm && self.script.is_none();
+        let breaks = storms && self.delays.below(60) == 0;
         let Some(transfer) = self.transfers.get_mut(&id) else { return };
         let (from, to) = (transfer.from.0, transfer.to.0);
         if self.members[from].paused || self.members[to].paused {
@@ -861,6 +921,7 @@ impl World {
         let mut ok = whole == Some(true);
         if ok {
             match incoming.finish() {
+                Ok(_) if self.scenario.mutant == Some(Mutant::LoseSnapshots) => {}
                 Ok(file) => {
                     let message = Box::new(outgoing.message);
                     self.after_input(to.0, to.1, Input::SnapshotReceived { message, file });

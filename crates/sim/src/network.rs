@@ -91,6 +91,13 @@ impl Network {
         Fate::Arrives { at, again, aside }
     }
 
+    /// Nothing passes between the two, or everything again.
+    pub fn cut(&mut self, one: usize, other: usize, cut: bool) {
+        for (from, to) in [(one, other), (other, one)] {
+            self.link(from, to).cuts = u32::from(cut);
+        }
+    }
+
     /// Everything is whole again.
     pub fn heal(&mut self) {
         for link in &mut self.links {

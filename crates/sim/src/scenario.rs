@@ -73,9 +73,24 @@ pub enum Mutant {
     AckBeforeQuorum,
     /// A member that has voted, or should refuse, votes all the same.
     VoteTwice,
+    /// What vouches for an append leaves before the append is synced.
+    AckBeforeSync,
+    /// A leader applies only when the answers to its commit index are in.
+    ApplyLate,
+    /// A snapshot that was sent whole is thrown away, and its sender is told that it arrived.
+    LoseSnapshots,
+    /// A candidate does not ask first whether it could win.
+    NoPreVote,
+    /// A watch that was broken off goes on from now instead of from where it was.
+    ResumeFromNow,
+    /// A watch that needs what was compacted away ends without a word.
+    SilentCompaction,
+    /// A client repeats also what may have been done.
+    RetryWrites,
 }
 
-/// All of them.
+/// Those that the storms must find; the others are for the experiments of the laboratory, each of which names the one
+/// that breaks what it shows.
 pub const MUTANTS: [Mutant; 3] = [Mutant::SkipSync, Mutant::AckBeforeQuorum, Mutant::VoteTwice];
 
 impl Mutant {
@@ -85,6 +100,13 @@ impl Mutant {
             Mutant::SkipSync => "skip a sync",
             Mutant::AckBeforeQuorum => "acknowledge before the quorum",
             Mutant::VoteTwice => "vote twice",
+            Mutant::AckBeforeSync => "acknowledge before the sync",
+            Mutant::ApplyLate => "apply after the commit is confirmed",
+            Mutant::LoseSnapshots => "lose snapshots",
+            Mutant::NoPreVote => "no pre-vote",
+            Mutant::ResumeFromNow => "resume from now",
+            Mutant::SilentCompaction => "compact silently",
+            Mutant::RetryWrites => "retry writes",
         }
     }
 }

@@ -14,11 +14,12 @@ use proto::etcdserverpb::{RangeRequest, RangeResponse, TxnRequest, TxnResponse};
 use raft::{Index, NodeId};
 use replica::{
     Answer, Asker, Input, Lane, LeaseAnswer, LeaseAsk, LeaseQuestion, LeaseRefusal, LeaseTime,
-    Proposal, Proposals, ReadBatch, ReadWaits, Shard, ToShard, Waiters,
+    Proposal, Proposals, ReadBatch, ReadWaits, Refusal, Shard, ToShard, Waiters,
 };
 use state_machine::{Caller, Command, Effort, Error, Reply, Request as Wish};
 
 use crate::checker::strip;
+use crate::scenario::Mutant;
 use crate::world::{Event, Whose, World};
 
 /// Waiters and reads per shard.
@@ -107,14 +108,41 @@ pub struct WatchEvent {
     pub previous: Result<Option<Bytes>, ()>,
 }
 
+/// How a request ended, as its client hears it.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It was done. There is nothing to show for what never enters the log and reads nothing.
+    Done(Option<Box<Reply>>),
+    /// It was refused: by the state machine, with etcd's error.
+    Refused(Error),
+    /// It was refused: by the replica, before it was proposed.
+    NotTaken(Refusal),
+    /// Nobody knows: its deadline came first, or whoever should know was not there.
+    Unknown,
+}
+
+impl Outcome {
+    /// Whether it was done.
+    pub fn is_done(&self) -> bool {
+        matches!(self, Outcome::Done(_))
+    }
+
+    fn of_lease(time: Option<LeaseTime>) -> Outcome {
+        match time {
+            Some(LeaseTime::KeptAlive { .. }) => Outcome::Done(None),
+            _ => Outcome::Unknown,
+        }
+    }
+}
+
 /// What a client is told.
 pub enum Told {
     /// The outcome of a request.
     Outcome {
         /// Which.
         op: u64,
-        /// Whether it was done.
-        ok: bool,
+        /// How it ended.
+        outcome: Outcome,
     },
     /// A watch stands.
     Created {
@@ -150,7 +178,7 @@ impl Told {
     /// Its name in traces.
     pub fn name(&self) -> &'static str {
         match self {
-            Told::Outcome { ok: true, .. } => "ok",
+            Told::Outcome { outcome, .. } if outcome.is_done() => "ok",
             Told::Outcome { .. } => "not ok",
             Told::Created { .. } => "created",
             Told::Events { .. } => "events",
@@ -297,8 +325,7 @@ impl World {
             }
             ShardEvent::Forwarded(token, time) => {
                 if let Some(call) = self.shard(m, s).and_then(|s| s.questions.remove(&token)) {
-                    let ok = matches!(time, Some(LeaseTime::KeptAlive { .. }));
-                    self.tell(m, call, Told::Outcome { op: call.op, ok });
+                    self.tell_outcome(m, call, Outcome::of_lease(time));
                 }
             }
             ShardEvent::Tick => self.on_shard_tick(m, s),
@@ -322,7 +349,7 @@ impl World {
             .filter_map(|key| Some((*key, shard.watchers.progress(key)?)))
             .collect();
         for call in late {
-            self.tell(m, call, Told::Outcome { op: call.op, ok: false });
+            self.tell_outcome(m, call, Outcome::Unknown);
         }
         if self.delays.below(8) == 0 {
             for (key, revision) in told {
@@ -348,7 +375,9 @@ impl World {
                         let command = Command { id, caller: Caller::default(), request: wish };
                         shard.proposals.push(Proposal { id, data: command.encode(), lane });
                     }
-                    Err(call) => self.tell(m, call, Told::Outcome { op: call.op, ok: false }),
+                    Err(call) => {
+                        self.tell_outcome(m, call, Outcome::NotTaken(Refusal::TooManyRequests));
+                    }
                 }
             }
             Ask::Read(wanted) => {
@@ -358,7 +387,7 @@ impl World {
                 }
                 let Some(shard) = self.shard(m, s) else { return };
                 if let Err((call, _)) = shard.reads.add((call, wanted), deadline) {
-                    self.tell(m, call, Told::Outcome { op: call.op, ok: false });
+                    self.tell_outcome(m, call, Outcome::NotTaken(Refusal::TooManyRequests));
                 }
             }
             Ask::KeepAlive(lease) => {
@@ -398,9 +427,9 @@ impl World {
     fn on_answer(&mut self, m: usize, s: usize, answer: Answer) {
         let Some(shard) = self.shard(m, s) else { return };
         match answer {
-            Answer::Refused { id, .. } => {
+            Answer::Refused { id, why } => {
                 if let Some(call) = shard.waiters.take(id) {
-                    self.tell(m, call, Told::Outcome { op: call.op, ok: false });
+                    self.tell_outcome(m, call, Outcome::NotTaken(why));
                 }
             }
             Answer::Read { batch, result: Ok(index) } => {
@@ -410,9 +439,9 @@ impl World {
                 let applied = self.view(m).applied();
                 self.serve_applied(m, s, applied);
             }
-            Answer::Read { batch, result: Err(_) } => {
+            Answer::Read { batch, result: Err(why) } => {
                 for (call, _) in shard.reads.refused(batch) {
-                    self.tell(m, call, Told::Outcome { op: call.op, ok: false });
+                    self.tell_outcome(m, call, Outcome::NotTaken(why));
                 }
             }
             Answer::Lease(LeaseAnswer { asker, lease, result }) => {
@@ -423,15 +452,18 @@ impl World {
                     }
                     other => {
                         if let Some(call) = shard.questions.remove(&token) {
-                            let ok = matches!(other, Ok(LeaseTime::KeptAlive { .. }));
-                            self.tell(m, call, Told::Outcome { op: call.op, ok });
+                            self.tell_outcome(m, call, Outcome::of_lease(other.ok()));
                         }
                     }
                 }
             }
             Answer::Transferred { token, result } => {
                 if let Some(call) = shard.questions.remove(&token) {
-                    self.tell(m, call, Told::Outcome { op: call.op, ok: result.is_ok() });
+                    let outcome = match result {
+                        Ok(()) => Outcome::Done(None),
+                        Err(why) => Outcome::NotTaken(why),
+                    };
+                    self.tell_outcome(m, call, outcome);
                 }
             }
         }
@@ -460,7 +492,11 @@ impl World {
             if let Ok(Reply::LeaseGrant { id, .. }) = reply.result {
                 self.clients[call.client].granted(call.op, id);
             }
-            self.tell(m, call, Told::Outcome { op: call.op, ok: reply.result.is_ok() });
+            let outcome = match reply.result {
+                Ok(reply) => Outcome::Done(Some(Box::new(reply))),
+                Err(error) => Outcome::Refused(error),
+            };
+            self.tell_outcome(m, call, outcome);
         }
         self.serve_applied(m, s, applied);
     }
@@ -494,12 +530,12 @@ impl World {
                 let kept = self.check_read(m, &call, &wanted, &reply);
                 self.expect(kept);
                 self.figures.checked += 1;
-                self.tell(m, call, Told::Outcome { op: call.op, ok: true });
+                self.tell_outcome(m, call, Outcome::Done(Some(Box::new(reply))));
             }
             Err(error) => {
                 let kept = self.check_refused_read(m, &call, &wanted, error);
                 self.expect(kept);
-                self.tell(m, call, Told::Outcome { op: call.op, ok: false });
+                self.tell_outcome(m, call, Outcome::Refused(error));
             }
         }
     }
@@ -776,11 +812,16 @@ impl World {
         self.tell_shard(m, shard, ShardEvent::Forwarded(token, time));
     }
 
-    fn tell(&mut self, m: usize, call: Call, told: Told) {
+    fn tell_outcome(&mut self, m: usize, call: Call, outcome: Outcome) {
+        let told = Told::Outcome { op: call.op, outcome };
         self.reach_client(m, call.client, call.conn, told);
     }
 
     fn tell_watch(&mut self, m: usize, key: WatchKey, told: Told) {
+        let silent = self.scenario.mutant == Some(Mutant::SilentCompaction);
+        if silent && matches!(told, Told::Canceled { .. }) {
+            return;
+        }
         self.reach_client(m, key.0, key.1, told);
     }
 }

@@ -17,6 +17,7 @@ use crate::network::Network;
 use crate::random::{Digest, Random};
 use crate::report::{Figures, Report, Verdict};
 use crate::scenario::Scenario;
+use crate::script::Script;
 use crate::shard::{Forward, Request, Told};
 
 /// How many of the last events are told.
@@ -62,6 +63,8 @@ pub enum Event {
     Resume,
     /// Its disk is as fast again as it was.
     DiskRecovers,
+    /// What the log worker has written is synced: a step of its own only under a script.
+    Sync,
     /// The next piece of a snapshot under way.
     Piece(u64),
     /// Something arrives at a client.
@@ -102,6 +105,7 @@ impl Event {
             Event::Start => ("start", 0, 0),
             Event::Resume => ("resume", 0, 0),
             Event::DiskRecovers => ("disk recovers", 0, 0),
+            Event::Sync => ("sync log", 0, 0),
             Event::Piece(transfer) => ("snapshot piece", *transfer, 0),
             Event::Tell(client, conn, told) => (told.name(), *client as u64, *conn),
             Event::Step(client) => ("step", *client as u64, 0),
@@ -225,6 +229,8 @@ pub struct World {
     pub phase: Phase,
     /// Small delays within members.
     pub delays: Random,
+    /// The hand of an experiment, if this world is one's.
+    pub script: Option<Box<Script>>,
     queue: BinaryHeap<Reverse<Entry>>,
     sequence: u64,
     ties: Random,
@@ -257,6 +263,7 @@ impl World {
             figures: Figures::default(),
             phase: Phase::Storm,
             delays: root.child("delays", 0),
+            script: None,
             queue: BinaryHeap::new(),
             sequence: 0,
             ties: root.child("ties", 0),
@@ -289,15 +296,10 @@ impl World {
     /// Runs the seed to its end, or to the first broken promise.
     pub fn run(&mut self) {
         while self.broken.is_none() {
-            let Some(Reverse(entry)) = self.queue.pop() else {
+            if !self.go_on() {
                 self.violate("nothing happens any more".to_owned());
                 break;
-            };
-            self.now = entry.time;
-            if self.phase == Phase::Storm && self.now >= self.scenario.length_us {
-                self.calm();
             }
-            self.happen(entry);
             if self.phase == Phase::Rest && self.is_at_rest() {
                 self.check_end();
                 break;
@@ -309,6 +311,27 @@ impl World {
         }
         self.figures.simulated_us = self.now;
         self.figures.expired = self.truth.expired;
+    }
+
+    /// Lets the next event happen; false if there is none.
+    pub fn go_on(&mut self) -> bool {
+        let Some(Reverse(entry)) = self.queue.pop() else { return false };
+        self.now = entry.time;
+        if self.phase == Phase::Storm && self.now >= self.scenario.length_us {
+            self.calm();
+        }
+        self.happen(entry);
+        true
+    }
+
+    /// When the next event happens.
+    pub fn next_at(&self) -> Option<u64> {
+        self.queue.peek().map(|Reverse(entry)| entry.time)
+    }
+
+    /// The first promise that was broken.
+    pub fn broken(&self) -> Option<&Broken> {
+        self.broken.as_ref()
     }
 
     fn happen(&mut self, entry: Entry) {
@@ -357,6 +380,7 @@ impl World {
             Event::Start => self.start(m),
             Event::Resume => self.resume(m),
             Event::DiskRecovers => self.members[m].slowness = 1,
+            Event::Sync => self.sync_log(m),
             Event::Piece(transfer) => self.piece(transfer),
             Event::Tell(client, conn, told) => self.told(client, conn, *told),
             Event::Step(client) => self.step(client),
