@@ -26,6 +26,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use raft::{Index, Message, NodeId, Term};
@@ -127,6 +128,50 @@ impl SnapshotStream {
     }
 }
 
+/// The door through which snapshots come in, one at a time.
+///
+/// Two of the same place would write under one name:
+/// 1. A is whole and is being synced; its sender has lost patience and sends the same snapshot again, as B.
+/// 2. B begins its own file under the name of A's.
+/// 3. A, synced at last, renames what now is B's: a file with a hole where its end should be gets the name that the
+///    log then vouches for.
+///
+/// So a reception holds the door until it is finished or dropped, on whatever thread that happens.
+#[derive(Clone, Debug, Default)]
+pub struct Receptions {
+    under_way: Arc<AtomicBool>,
+}
+
+impl Receptions {
+    /// Begins a reception. `message` is the `Snap` message that announced it.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] while another is under way: its sender tries again. Else the disk's.
+    pub fn begin(
+        &self,
+        vfs: Arc<dyn Vfs>,
+        config: &Config,
+        message: &Message,
+    ) -> io::Result<Incoming> {
+        if self.under_way.swap(true, Ordering::AcqRel) {
+            return Err(io::Error::new(
+                io::ErrorKind::WouldBlock,
+                "another snapshot is being received",
+            ));
+        }
+        Incoming::create(vfs, config, message, Door(self.under_way.clone()))
+    }
+}
+
+/// Opens the door again when dropped.
+struct Door(Arc<AtomicBool>);
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 /// A snapshot on its way in: a file under `member/incoming/` that takes bytes as they come, in pieces of any size. It
 /// is written by whatever thread receives, and is deleted when dropped unfinished.
 pub struct Incoming {
@@ -135,12 +180,17 @@ pub struct Incoming {
     file: Option<Arc<dyn File>>,
     received: Received,
     cluster_id: u64,
+    // Fields are dropped behind `Drop::drop`: the part is gone before the door opens.
+    _door: Door,
 }
 
 impl Incoming {
-    /// Begins one. `message` is the `Snap` message that announced it. The driver lets at most one be under way, and
-    /// refuses the others: their senders try again.
-    pub fn create(vfs: Arc<dyn Vfs>, config: &Config, message: &Message) -> io::Result<Incoming> {
+    fn create(
+        vfs: Arc<dyn Vfs>,
+        config: &Config,
+        message: &Message,
+        door: Door,
+    ) -> io::Result<Incoming> {
         let Some(snapshot) = &message.snapshot else {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -162,6 +212,7 @@ impl Incoming {
             file: Some(file),
             received: Received { path, index, term },
             cluster_id,
+            _door: door,
         })
     }
 
@@ -310,4 +361,41 @@ fn read_chunks(
 
 fn invalid(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use vfs::memory::Memory;
+
+    use super::*;
+
+    /// The second of two receptions is refused until the first is finished or given up, wherever that happens: its
+    /// file would have the same name.
+    #[test]
+    fn one_snapshot_is_received_at_a_time() {
+        let memory = Memory::new(1);
+        let identity = crate::Identity { node_id: 1, cluster_id: 7 };
+        let config = Config::new(identity, "/data");
+        memory.create_dir_all(&incoming_dir(&config.data_dir)).unwrap();
+        let metadata =
+            raft::SnapshotMetadata { index: Index(5), term: Term(2), ..Default::default() };
+        let announcement = Message {
+            snapshot: Some(Box::new(raft::Snapshot { metadata, ..Default::default() })),
+            ..Default::default()
+        };
+        let begin = |receptions: &Receptions| {
+            receptions.begin(Arc::new(memory.clone()), &config, &announcement)
+        };
+        let receptions = Receptions::default();
+        let mut first = begin(&receptions).unwrap();
+        first.write(b"the beginning of something long").unwrap();
+        let refused = begin(&receptions.clone()).err().unwrap();
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        assert!(memory.exists(&first.part).unwrap(), "the first goes on");
+
+        first.finish().expect_err("what came is no snapshot");
+        let second = begin(&receptions).expect("the door is open again after a failure");
+        drop(second);
+        begin(&receptions).expect("and after one that was given up");
+    }
 }

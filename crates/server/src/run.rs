@@ -39,6 +39,8 @@ use crate::steward;
 const READ_THREADS: usize = 2;
 /// How long connections may take to finish after GOAWAY.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a removed member stays: the others may need its word that the removal is committed.
+const REMOVED_STAYS: Duration = Duration::from_secs(1);
 /// How long the replica may take to hand leadership over and to write out what is applied.
 const STOP_PATIENCE: Duration = Duration::from_secs(15);
 /// Connections that the system keeps for a listener.
@@ -539,9 +541,9 @@ async fn accept_on(node: Arc<Node>, listener: tokio::net::TcpListener) {
 fn drive(node: &Arc<Node>, mut replica: Replica) {
     let interval = node.config.heartbeat_interval;
     let mut next_tick = Instant::now() + interval;
-    let mut leader: Option<NodeId> = None;
+    let mut news = News::default();
     let mut deadline: Option<Instant> = None;
-    pass_on(node, replica.output(), &mut leader);
+    pass_on(node, replica.output(), &mut news);
     loop {
         let (inputs, fed) = node.replica.take(next_tick, replica.takes_proposals());
         for shard in 0..node.shards.len() {
@@ -562,8 +564,13 @@ fn drive(node: &Arc<Node>, mut replica: Replica) {
             replica.handle(Input::Tick { elapsed });
             next_tick += interval * elapsed;
         }
-        if pass_on(node, replica.output(), &mut leader) {
+        if pass_on(node, replica.output(), &mut news) {
             return;
+        }
+        if news.removed.is_some_and(|since| now >= since + REMOVED_STAYS) {
+            fatal(
+                "the member has been permanently removed from the cluster; start a new one with an empty data directory",
+            );
         }
         if deadline.is_some_and(|deadline| now >= deadline) {
             log!(Warn, "the replica did not end in time; what is applied is in the log");
@@ -572,8 +579,17 @@ fn drive(node: &Arc<Node>, mut replica: Replica) {
     }
 }
 
+/// What the replica has said that outlasts a turn.
+#[derive(Default)]
+struct News {
+    /// Who led last.
+    leader: Option<NodeId>,
+    /// Since when this member is none any more.
+    removed: Option<Instant>,
+}
+
 /// Hands one turn's decisions to those who carry them out. True if the replica has stopped.
-fn pass_on(node: &Arc<Node>, output: Output, leader: &mut Option<NodeId>) -> bool {
+fn pass_on(node: &Arc<Node>, output: Output, news: &mut News) -> bool {
     if !output.messages.is_empty() {
         node.peers.put(PeerEvent::Messages(output.messages));
     }
@@ -592,15 +608,15 @@ fn pass_on(node: &Arc<Node>, output: Output, leader: &mut Option<NodeId>) -> boo
     }
     let mut stopped = false;
     for notice in output.notices {
-        stopped |= on_notice(node, notice, leader);
+        stopped |= on_notice(node, notice, news);
     }
     stopped
 }
 
-fn on_notice(node: &Arc<Node>, notice: Notice, leader: &mut Option<NodeId>) -> bool {
+fn on_notice(node: &Arc<Node>, notice: Notice, news: &mut News) -> bool {
     match notice {
         Notice::Leader { leader: now, term } => {
-            let before = leader.replace(now);
+            let before = news.leader.replace(now);
             if before != Some(now) {
                 log!(
                     Info, "leader changed",
@@ -617,9 +633,10 @@ fn on_notice(node: &Arc<Node>, notice: Notice, leader: &mut Option<NodeId>) -> b
         }
         Notice::Ready => log!(Info, "everything committed is applied"),
         Notice::Membership(_) => node.peers.put(PeerEvent::Membership),
-        Notice::Removed => fatal(
-            "the member has been permanently removed from the cluster; start a new one with an empty data directory",
-        ),
+        Notice::Removed => {
+            log!(Warn, "this member was removed from the cluster and ends soon");
+            news.removed = Some(Instant::now());
+        }
         Notice::SnapshotInstalled { index, term } => {
             log!(Info, "installed a snapshot", "index" => index.0, "term" => term.0);
         }

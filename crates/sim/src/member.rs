@@ -20,8 +20,8 @@ use raft::{Index, Message, MessageKind, NodeId, RoleKind};
 use replica::{
     Answer, ApplyDone, ApplyJob, ApplyWorker, Asker, Bootstrap, Completion, FlushDone, FlushJob,
     FlushReport, FlushWorker, Incoming, Input, LeaseTime, LogDone, LogJob, LogWorker, Notice,
-    Opened, OutgoingSnapshot, Output, Proposals, ReadDone, ReadJob, ReadWorker, Replica, Trace,
-    View,
+    Opened, OutgoingSnapshot, Output, Proposals, ReadDone, ReadJob, ReadWorker, Receptions,
+    Replica, Trace, View,
 };
 use vfs::Vfs;
 use vfs::memory::{Fate as DiskFate, Memory};
@@ -116,6 +116,7 @@ pub struct Running {
     /// When the clock ticks next.
     next_tick_us: u64,
     stopping: bool,
+    receptions: Receptions,
     /// Term, commit and revision as last seen: they never go back.
     seen: (u64, u64, i64),
 }
@@ -339,6 +340,7 @@ impl World {
             proposals: VecDeque::new(),
             turn_due: false,
             next_tick_us: now + self.scenario.tick_us[m],
+            receptions: Receptions::default(),
             stopping: false,
         });
         // What was recovered must itself be as durable as what is told of it from now on.
@@ -844,14 +846,15 @@ impl World {
         let to = outgoing.to as usize - 1;
         let kept = self.truth.on_message(m, &outgoing.message, self.now);
         self.expect(kept);
-        let busy = self.transfers.values().any(|transfer| transfer.to.0 == to);
         let reachable = self.network.is_whole(m, to) && self.members[to].is_up();
         let member = &self.members[to];
         let config = self.scenario.config_of(to, member.life, self.now);
         let vfs: Arc<dyn Vfs> = Arc::new(member.disk.clone());
-        let incoming = match !busy && reachable && !member.paused {
-            true => Incoming::create(vfs, &config, &outgoing.message).ok(),
-            false => None,
+        let incoming = match &member.running {
+            Some(running) if reachable && !member.paused => {
+                running.receptions.begin(vfs, &config, &outgoing.message).ok()
+            }
+            _ => None,
         };
         let Some(incoming) = incoming else {
             let (to, ok) = (outgoing.to, false);

@@ -415,7 +415,7 @@ impl House {
             let ok = reachable && {
                 let node = self.nodes.get_mut(&to).unwrap();
                 let vfs: Arc<dyn Vfs> = Arc::new(node.vfs.clone());
-                match Incoming::create(vfs, &node.config, &outgoing.message) {
+                match Receptions::default().begin(vfs, &node.config, &outgoing.message) {
                     Ok(mut incoming) => {
                         let write = || {
                             while let Some(chunk) = outgoing.stream.next_chunk().unwrap() {

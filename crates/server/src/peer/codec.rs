@@ -180,13 +180,13 @@ impl Decoder {
         let mut end = 9_usize;
         for _ in 0..count {
             let Some(length) = number_at(bytes, end) else { return Ok(None) };
-            check_length(length + end as u64)?;
+            check_length(length.saturating_add(end as u64))?;
             end += 8 + length as usize;
         }
         let Some(commit) = number_at(bytes, end) else { return Ok(None) };
         let mut body = bytes.split_to(end + 8).freeze();
         body.advance(9);
-        let mut entries: Vec<Entry> = Vec::with_capacity(count as usize);
+        let mut entries: Vec<Entry> = Vec::new();
         for _ in 0..count {
             let length = body.get_u64() as usize;
             let entry = codec::decode_entry(&body.split_to(length))
@@ -313,6 +313,13 @@ mod tests {
         let mut long = vec![1, 0, 0, 0, 0, 0, 0, 0, 1];
         long.extend([0x7f; 8]);
         assert!(decode(StreamKind::Append, &long).is_err());
+        // Lengths at the very end of the numbers, where a sum would wrap around.
+        for last in 0..=16 {
+            let mut long = vec![1, 0, 0, 0, 0, 0, 0, 0, 1];
+            long.extend((u64::MAX - last).to_be_bytes());
+            long.extend([0; 64]);
+            assert!(decode(StreamKind::Append, &long).is_err(), "{last} below the end");
+        }
         assert!(decode(StreamKind::Message, &[255; 8]).is_err());
         assert!(decode(StreamKind::Message, &[0, 0, 0, 0, 0, 0, 0, 2, 7, 7]).is_err());
     }

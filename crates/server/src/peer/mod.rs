@@ -34,7 +34,7 @@ use proto::etcdserverpb::{
     LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
 use raft::{Message, NodeId};
-use replica::{LeaseAnswer, LeaseTime};
+use replica::{LeaseAnswer, LeaseTime, Receptions};
 use tokio::sync::oneshot;
 
 use crate::handle::{ForwardedLease, ForwardedQuestion, Node, PeerEvent, ReadTask, ShardEvent};
@@ -58,6 +58,7 @@ pub(crate) struct Peers {
     /// Questions to our lease clock that other members wait for.
     questions: RefCell<BTreeMap<u64, oneshot::Sender<LeaseAnswer>>>,
     next_question: Cell<u64>,
+    receptions: Receptions,
 }
 
 /// The thread's body: serves `listeners` and the links until it is told to stop.
@@ -72,6 +73,7 @@ pub fn run(node: &Arc<Node>, listeners: Vec<TcpListener>) {
             links: RefCell::default(),
             questions: RefCell::default(),
             next_question: Cell::new(1),
+            receptions: Receptions::default(),
         });
         for listener in listeners {
             match tokio::net::TcpListener::from_std(listener) {

@@ -17,7 +17,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::Incoming as InBody;
 use raft::MessageKind;
-use replica::{Incoming, Input, OutgoingSnapshot};
+use replica::{Input, OutgoingSnapshot};
 
 use super::wire::{self, OutBody};
 use super::{Peers, encoded, listener};
@@ -146,7 +146,10 @@ pub(super) async fn receive(
 
 async fn try_receive(peers: &Rc<Peers>, mut body: InBody) -> Result<(), (StatusCode, String)> {
     let bad = |text: &str| (StatusCode::BAD_REQUEST, text.to_string());
-    let io = |error: std::io::Error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+    let io = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        _ => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    };
     let wire_error = |error: wire::WireError| (StatusCode::BAD_REQUEST, error.to_string());
     let stopped = || (StatusCode::SERVICE_UNAVAILABLE, "the member ends".to_string());
 
@@ -166,10 +169,10 @@ async fn try_receive(peers: &Rc<Peers>, mut body: InBody) -> Result<(), (StatusC
         return Err(bad("the message is not a snapshot for this member"));
     }
     log!(Info, "receiving a snapshot", "from" => format!("{:x}", message.from));
-    let node = peers.node.clone();
+    let (node, receptions) = (peers.node.clone(), peers.receptions.clone());
     let announced = message.clone();
     let created = peers.on_read_thread(move || {
-        Incoming::create(node.vfs.clone(), &node.replica_config, &announced)
+        receptions.begin(node.vfs.clone(), &node.replica_config, &announced)
     });
     let mut incoming = created.await.ok_or_else(stopped)?.map_err(io)?;
     let mut chunk = Some(read.freeze());
