@@ -89,6 +89,13 @@ impl Generator {
             1 => Bytes::from_static(b"\0"),
             2 => Bytes::from_static(b"\xff\xff"),
             3 => Bytes::from_static(b"c/\xff"),
+            // Many keys side by side, so that ranges outgrow a leaf of the index, a lock hold and a page; and
+            // prefixes of them.
+            4..14 => {
+                let digits = if self.random.one_in(12) { self.random.below(4) } else { 4 };
+                let number = format!("{:04}", self.random.below(3_000));
+                Bytes::from(format!("wide/{}", &number[..digits as usize]))
+            }
             _ => {
                 let mut key = self.random.pick(&letters).to_vec();
                 if !self.random.one_in(5) {

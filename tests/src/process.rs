@@ -21,7 +21,8 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
 }
 
-/// Our binary: the one `QUORATE_BINARY` names, else it is built, in the profile of this test.
+/// Our binary: the one `QUORATE_BINARY` names, else it is built, in the profile of this test, and as `cargo test
+/// --workspace` builds it: asked for alone it would have other features, and all it stands on be compiled anew.
 pub fn quorate() -> PathBuf {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY
@@ -31,11 +32,14 @@ pub fn quorate() -> PathBuf {
             }
             let release = !cfg!(debug_assertions);
             let mut build = Command::new(std::env::var("CARGO").unwrap_or("cargo".into()));
-            build.current_dir(root()).args(["build", "--quiet", "--package", "quorate"]);
+            build.current_dir(root());
+            build.args(["test", "--quiet", "--workspace", "--no-run", "--test", "names"]);
             if release {
                 build.arg("--release");
             }
-            assert!(build.status().unwrap().success(), "quorate must build");
+            let built = build.output().unwrap();
+            let says = String::from_utf8_lossy(&built.stderr);
+            assert!(built.status.success(), "quorate must build: {says}");
             let target = std::env::var_os("CARGO_TARGET_DIR")
                 .map_or_else(|| root().join("target"), PathBuf::from);
             target.join(if release { "release" } else { "debug" }).join("quorate")

@@ -168,7 +168,9 @@ pub fn tables(set: &[u8]) -> Result<String> {
         for service in &file.services {
             for method in &service.methods {
                 let options = method.options.as_ref();
-                let Some(rule) = options.and_then(|options| options.http.as_ref()) else { continue };
+                let Some(rule) = options.and_then(|options| options.http.as_ref()) else {
+                    continue;
+                };
                 names.reach(&method.input, &mut reached)?;
                 names.reach(&method.output, &mut reached)?;
                 for rule in std::iter::once(rule).chain(&rule.more) {
@@ -178,7 +180,10 @@ pub fn tables(set: &[u8]) -> Result<String> {
         }
     }
     let mut out = String::from("// Written by `cargo xtask codegen` from proto/*.proto.\n");
-    write!(out, "\n/// Every path of the JSON API.\npub static ROUTES: &[Route] = &[\n{routes}];\n")?;
+    write!(
+        out,
+        "\n/// Every path of the JSON API.\npub static ROUTES: &[Route] = &[\n{routes}];\n"
+    )?;
     for name in &reached {
         match names.messages.get(name) {
             Some(found) => message(&mut out, name, found)?,

@@ -125,7 +125,11 @@ impl Entry {
 
     /// This very revision.
     pub fn exactly(&self, revision: Revision) -> Option<&Version> {
-        self.versions().rev().find(|v| v.revision() == revision)
+        if self.newest.revision() == revision {
+            return Some(&self.newest);
+        }
+        let older = self.older();
+        older.binary_search_by_key(&revision, Version::revision).ok().map(|at| &older[at])
     }
 
     /// As [`Entry::exactly`], to change it.
@@ -133,7 +137,8 @@ impl Entry {
         if self.newest.revision() == revision {
             return Some(&mut self.newest);
         }
-        self.aside.as_mut()?.older.iter_mut().find(|v| v.revision() == revision)
+        let older = &mut self.aside.as_mut()?.older;
+        older.binary_search_by_key(&revision, Version::revision).ok().map(|at| &mut older[at])
     }
 
     /// A new newest revision; what was newest goes aside.

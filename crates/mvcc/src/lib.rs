@@ -42,7 +42,7 @@ pub use compaction::CompactError;
 pub use event::{Batch, Event, EventKind, History, Previous};
 pub use hash::HashKv;
 pub use pin::Pin;
-pub use range::KeyRange;
+pub use range::{KeyRange, successor};
 pub use read::{Cursor, Effort, Item, RangeQuery, RangeResult, ReadError, Reader};
 pub use recovery::{Recovery, RecoveryError};
 pub use store::Revision;

@@ -594,3 +594,26 @@ fn hashes_known_from_etcd() {
     member.keyspace.publish();
     assert_eq!(hash(&member), 0x9469_3eb5);
 }
+
+/// Dead keys that nobody has pruned yet stand in the index like living ones; a delete goes over them in slices, and
+/// what lives before, among and behind them is found in spite of where the slices end.
+#[test]
+fn a_delete_goes_over_more_keys_than_one_lock_hold_takes() {
+    let mut member = Member::open(Memory::new(1), Options::default());
+    let key = |n: usize| format!("key {n:04}");
+    let all = 3 * crate::write::CHANGES_PER_LOCK + 7;
+    let mut write = |ops: &mut dyn FnMut(&mut crate::Txn<'_>)| {
+        ops(&mut member.keyspace.begin());
+        member.end_entry();
+        member.keyspace.publish();
+    };
+    write(&mut |txn| (0..all).for_each(|n| _ = txn.put(key(n).as_bytes(), b"v", 0)));
+    write(&mut |txn| assert_eq!(txn.delete_range(&KeyRange::all(), &mut |_, _| {}), all as u64));
+    let living = [0, 255, 256, 257, 512, all - 1];
+    write(&mut |txn| living.iter().for_each(|n| _ = txn.put(key(*n).as_bytes(), b"w", 0)));
+    let mut gone = Vec::new();
+    write(&mut |txn| {
+        txn.delete_range(&KeyRange::all(), &mut |key, _| gone.push(key));
+    });
+    assert_eq!(gone, living.map(|n| bytes::Bytes::from(key(n))));
+}

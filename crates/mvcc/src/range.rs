@@ -79,7 +79,7 @@ impl KeyRange {
 }
 
 /// The key that comes directly after `key`.
-pub(crate) fn successor(key: &[u8]) -> Vec<u8> {
+pub fn successor(key: &[u8]) -> Vec<u8> {
     let mut next = Vec::with_capacity(key.len() + 1);
     next.extend_from_slice(key);
     next.push(0);

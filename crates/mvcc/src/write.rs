@@ -299,15 +299,6 @@ impl Txn<'_> {
         Ok(result)
     }
 
-    /// Calls `visit` for the keys of `range`, ascending, without values, until it returns false.
-    pub fn scan(&mut self, range: &KeyRange, visit: &mut dyn FnMut(&[u8], &Meta) -> bool) {
-        self.with(|state| {
-            state.tree.visit(range, &mut |entry| {
-                !entry.is_living() || visit(&entry.key, &entry.newest.meta())
-            });
-        });
-    }
-
     /// Puts a key. Returns what it was before, if it lived.
     ///
     /// # Panics
@@ -376,18 +367,22 @@ impl Txn<'_> {
         let mut rest = (!range.is_empty()).then(|| range.clone());
         while let Some(range) = rest {
             let mut keys: Vec<Box<[u8]>> = Vec::new();
+            // Every entry counts, also the dead ones that nobody has pruned yet: a long run of them may not hold up
+            // the readers either.
+            let mut seen = 0;
+            rest = None;
             self.with(|state| {
                 state.tree.visit(&range, &mut |entry| {
                     if entry.is_living() {
                         keys.push(entry.key.clone());
                     }
-                    keys.len() < CHANGES_PER_LOCK
+                    seen += 1;
+                    if seen == CHANGES_PER_LOCK {
+                        rest = rest_after(&range, &entry.key);
+                    }
+                    seen < CHANGES_PER_LOCK
                 });
             });
-            rest = match keys.last() {
-                Some(last) if keys.len() == CHANGES_PER_LOCK => rest_after(&range, last),
-                _ => None,
-            };
             for key in keys {
                 let (key, meta) = self.delete(&key);
                 visit(key, &meta);

@@ -510,6 +510,23 @@ impl Truth {
         Ok(())
     }
 
+    /// A member's leases at an applied index: what stands there must be what the model has, if that is where the model
+    /// is.
+    pub fn on_leases(
+        &self,
+        member: NodeId,
+        applied: u64,
+        leases: &BTreeMap<i64, model::Lease>,
+    ) -> Result<(), Broken> {
+        let want = self.model.leases();
+        if applied == self.committed.len() as u64 && leases != want {
+            return Err(format!(
+                "member {member} has the leases {leases:?} at index {applied}, and should have {want:?}"
+            ));
+        }
+        Ok(())
+    }
+
     /// A member has started again: nothing that was durable is missing. What it has found is what it vouches for
     /// from now on.
     pub fn on_restart(&mut self, member: usize, found: &Found) -> Result<(), Broken> {

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use raft::{Index, Message, MessageKind, NodeId, RoleKind};
+use raft::{Message, MessageKind, NodeId, RoleKind};
 use replica::{
     Answer, ApplyDone, ApplyJob, ApplyWorker, Asker, Bootstrap, Completion, FlushDone, FlushJob,
     FlushReport, FlushWorker, Incoming, Input, LeaseTime, LogDone, LogJob, LogWorker, Notice,
@@ -776,11 +776,16 @@ impl World {
 
     /// A message leaves a member.
     pub fn send(&mut self, m: usize, message: Message) {
-        let Some(message) = self.at_the_door(m, message) else { return };
+        let Some(mut message) = self.at_the_door(m, message) else { return };
+        if self.scenario.mutant == Some(Mutant::VoteTwice)
+            && matches!(message.kind, MessageKind::VoteResp | MessageKind::PreVoteResp)
+            && message.reject
+        {
+            message.reject = false;
+        }
         let kept = self.truth.on_message(m, &message, self.now);
         self.expect(kept);
         let to = message.to as usize - 1;
-        let mut message = message;
         if self.delays.below(16) == 0 {
             let mut bytes = BytesMut::new();
             wal::codec::encode_message(&message, &mut bytes);
@@ -791,28 +796,19 @@ impl World {
                 }
             }
         }
-        match self.scenario.mutant {
-            Some(Mutant::VoteTwice)
-                if matches!(message.kind, MessageKind::VoteResp | MessageKind::PreVoteResp)
-                    && message.reject =>
-            {
-                message.reject = false;
-            }
-            Some(Mutant::AckBeforeQuorum)
-                if message.kind == MessageKind::App && !message.entries.is_empty() =>
-            {
-                let last = message.entries.last().map_or(Index(0), |entry| entry.index);
-                let forged = Message {
-                    kind: MessageKind::AppResp,
-                    to: message.from,
-                    from: message.to,
-                    term: message.term,
-                    index: last,
-                    ..Message::default()
-                };
-                self.soon(m, 50, Event::Arrive(Box::new(forged)));
-            }
-            _ => {}
+        if self.scenario.mutant == Some(Mutant::AckBeforeQuorum)
+            && message.kind == MessageKind::App
+            && let Some(last) = message.entries.last()
+        {
+            let forged = Message {
+                kind: MessageKind::AppResp,
+                to: message.from,
+                from: message.to,
+                term: message.term,
+                index: last.index,
+                ..Message::default()
+            };
+            self.soon(m, 50, Event::Arrive(Box::new(forged)));
         }
         self.figures.messages += 1;
         match self.network.send(m, to, self.now) {

@@ -79,7 +79,7 @@ pub struct Change {
 }
 
 /// A lease.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     /// Its time to live in seconds, as shown.
     pub ttl: i64,

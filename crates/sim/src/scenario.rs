@@ -181,7 +181,12 @@ impl Scenario {
             latency_us: (random.between(50, 1_500), random.between(50, 2_000)),
             faults,
             fault_gap_us: random.between(3_000_000, 7_000_000),
-            keys: random.between(6, 40),
+            // Mostly so few that requests meet; at times so many that ranges outgrow leaves, slices and pages.
+            keys: if random.chance(0.1) {
+                random.between(300, 2_000)
+            } else {
+                random.between(6, 40)
+            },
             mutant,
             config: config(&mut random, tick_ms),
         }

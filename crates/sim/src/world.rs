@@ -13,6 +13,7 @@ use crate::checker::{Broken, Truth};
 use crate::client::Client;
 use crate::faults::Faults;
 use crate::member::{Member, Transfer, Worker};
+use crate::model;
 use crate::network::Network;
 use crate::random::{Digest, Random};
 use crate::report::{Figures, Report, Verdict};
@@ -503,6 +504,7 @@ impl World {
         let m = self.looks.below(self.members.len() as u64) as usize;
         if self.members[m].is_up() {
             self.compare_hash(m);
+            self.compare_leases(m);
         }
         if self.looks.below(8) == 0 && self.members[m].is_up() && !self.members[m].is_doomed() {
             let kept = self.members[m].would_recover(&self.scenario, &self.truth, m, self.now);
@@ -522,6 +524,24 @@ impl World {
             self.remember(Some(m), "HashKV", revision as u64, u64::from(hash));
             self.expect(kept);
         }
+    }
+
+    fn compare_leases(&mut self, m: usize) {
+        let Some(view) = self.members[m].view() else { return };
+        let applied = view.applied().0;
+        let ttl_min = self.scenario.lease_ttl_min();
+        let here = view
+            .state
+            .leases()
+            .iter()
+            .map(|lease| {
+                let keys = view.state.lease_keys(lease.id).unwrap_or_default();
+                let keys = keys.into_iter().collect();
+                (lease.id, model::Lease { ttl: lease.ttl.max(ttl_min), keys })
+            })
+            .collect();
+        let kept = self.truth.on_leases(m as u64 + 1, applied, &here);
+        self.expect(kept);
     }
 
     /// The storm is over: everything is healed, and clients only watch.

@@ -65,4 +65,5 @@ fn a_mutant_is_found_by_the_promise_that_it_breaks() {
     assert!(what(Mutant::SkipSync).contains("durable"), "{}", what(Mutant::SkipSync));
     let early = what(Mutant::AckBeforeQuorum);
     assert!(early.contains("is committed for member") && early.contains("durable on"), "{early}");
+    assert!(what(Mutant::VoteTwice).contains("votes"), "{}", what(Mutant::VoteTwice));
 }

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::slice;
 
 use bytes::Bytes;
-use mvcc::{KeyRange, RangeQuery};
+use mvcc::{Item, KeyRange, RangeQuery, successor};
 use proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use proto::etcdserverpb::{
     Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
@@ -31,6 +31,9 @@ use crate::kv::{self, Keys};
 use crate::lease::LeaseTable;
 use crate::reply::{Response, TxnReply};
 use crate::write::Writer;
+
+/// Keys that a compare reads at a time.
+const COMPARED_AT_ONCE: usize = 64;
 
 /// Checks a transaction before it is proposed: everything that can be said without the keyspace. Both
 /// branches are checked, whichever will be taken.
@@ -199,34 +202,54 @@ fn holds(keys: &mut impl Keys, compares: &[Compare]) -> Result<bool, Fault> {
 
 /// A compare holds if it holds for every key of its range. If there is none it is about a key that does
 /// not exist: that has no value, so no statement about its value holds, and zero is everything else.
+///
+/// The range is read in pages, and no further than to the first key for which it does not hold: a small request
+/// may name the whole keyspace.
 fn holds_one(keys: &mut impl Keys, compare: &Compare) -> Result<bool, Fault> {
     let by_value = compare.target == CompareTarget::Value as i32;
-    let range = KeyRange::parse(compare.key.clone(), compare.range_end.clone());
-    let query = RangeQuery { keys_only: !by_value, ..RangeQuery::new(range) };
-    let found = keys.read(&query)?;
-    if found.items.is_empty() {
-        return Ok(!by_value && holds_for(compare, 0.cmp(&operand(compare))));
-    }
-    for item in &found.items {
-        let actual = match CompareTarget::try_from(compare.target) {
-            Ok(CompareTarget::Value) => {
-                let operand = match &compare.target_union {
-                    Some(TargetUnion::Value(value)) => &value[..],
-                    _ => &[],
-                };
-                item.value()[..].cmp(operand)
-            }
-            Ok(CompareTarget::Version) => item.version.cmp(&operand(compare)),
-            Ok(CompareTarget::Create) => item.create.cmp(&operand(compare)),
-            Ok(CompareTarget::Mod) => item.revision.main.cmp(&operand(compare)),
-            Ok(CompareTarget::Lease) => item.lease.cmp(&operand(compare)),
-            Err(_) => std::cmp::Ordering::Equal,
+    // No change is made between the pages, and a reader has its revision.
+    let revision = keys.revision();
+    let mut from = compare.key.clone();
+    let mut is_first = true;
+    loop {
+        let range = KeyRange::parse(from, compare.range_end.clone());
+        let query = RangeQuery {
+            keys_only: !by_value,
+            revision,
+            limit: COMPARED_AT_ONCE,
+            ..RangeQuery::new(range)
         };
-        if !holds_for(compare, actual) {
+        let found = keys.read(&query)?;
+        let Some(last) = found.items.last() else {
+            return Ok(!is_first || !by_value && holds_for(compare, 0.cmp(&operand(compare))));
+        };
+        if !found.items.iter().all(|item| holds_for(compare, against(compare, item))) {
             return Ok(false);
         }
+        if !found.more {
+            return Ok(true);
+        }
+        from = successor(&last.key).into();
+        is_first = false;
     }
-    Ok(true)
+}
+
+/// What a key has, beside what is asked for.
+fn against(compare: &Compare, item: &Item) -> std::cmp::Ordering {
+    match CompareTarget::try_from(compare.target) {
+        Ok(CompareTarget::Value) => {
+            let operand = match &compare.target_union {
+                Some(TargetUnion::Value(value)) => &value[..],
+                _ => &[],
+            };
+            item.value()[..].cmp(operand)
+        }
+        Ok(CompareTarget::Version) => item.version.cmp(&operand(compare)),
+        Ok(CompareTarget::Create) => item.create.cmp(&operand(compare)),
+        Ok(CompareTarget::Mod) => item.revision.main.cmp(&operand(compare)),
+        Ok(CompareTarget::Lease) => item.lease.cmp(&operand(compare)),
+        Err(_) => std::cmp::Ordering::Equal,
+    }
 }
 
 /// The number compared with; 0 if the union holds none, or the one of another target. An unknown target
