@@ -16,8 +16,9 @@
 //! 4. The log's entry at A has the store's term.
 //! 5. The commit is max(C, A): a commit index is written late, the store is not.
 //! 6. Whatever else lies in `incoming/` is deleted.
-//! 7. A log without anything in it belongs to a member that has not begun: the founders of a new cluster write the
-//!    list of founders (once more, if a crash came between making the log and writing it), a joining member waits.
+//! 7. A log in which no state was ever durable belongs to a member that has not begun: the founders of a new cluster
+//!    write the list of founders (once more, if a crash came before or while writing it), a joining member waits.
+//! 8. The term is that of the log's last entry, if the state's is lower ([`catch_up_with_the_log`]).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -168,6 +169,11 @@ pub fn open(vfs: Arc<dyn Vfs>, config: Config, bootstrap: Bootstrap) -> Result<O
             )));
         }
         create_log(&vfs, &config, &places)?;
+    } else if let Some(whose) = identity(&*vfs, &config.data_dir, config.wal_dir.as_deref())?
+        && whose != config.identity
+    {
+        // Before opening it, which cuts off what is torn: a wrong wal-dir may name a log that is another's.
+        return Err(OpenError::WrongIdentity { expected: config.identity, found: whose });
     }
 
     let options = StoreOptions::new(&config);
@@ -177,10 +183,6 @@ pub fn open(vfs: Arc<dyn Vfs>, config: Config, bootstrap: Bootstrap) -> Result<O
     let (mut wal, mut log) =
         Wal::open(vfs.clone(), &places.wal, Index(store.applied.0), log_options)
             .map_err(log_error)?;
-    let whose = Identity { node_id: log.metadata.node_id, cluster_id: log.metadata.cluster_id };
-    if whose != config.identity {
-        return Err(OpenError::WrongIdentity { expected: config.identity, found: whose });
-    }
     if let Some(torn) = &log.torn {
         found.push(format!(
             "the end of the log {} was torn by a crash and has been cut off at byte {} ({} bytes lost, none of \
@@ -219,11 +221,15 @@ pub fn open(vfs: Arc<dyn Vfs>, config: Config, bootstrap: Bootstrap) -> Result<O
 
     let applied = (Index(store.applied.0), Term(store.applied.1));
     check_term(&log, applied)?;
-    if is_untouched(&log)
-        && applied.0 == Index(0)
-        && let Bootstrap::New(founders) = &bootstrap
-    {
-        found_cluster(&mut wal, &mut log, founders)?;
+    if applied.0 == Index(0) && has_not_begun(&log) {
+        match &bootstrap {
+            Bootstrap::New(founders) => found_cluster(&mut wal, &mut log, founders)?,
+            Bootstrap::Join => {}
+            Bootstrap::Restart => found.push(
+                "nothing is in the log yet: this member waits for the leader of its cluster"
+                    .to_owned(),
+            ),
+        }
     }
 
     // What an earlier process has written and not synced is relied on from now on.
@@ -237,6 +243,7 @@ pub fn open(vfs: Arc<dyn Vfs>, config: Config, bootstrap: Bootstrap) -> Result<O
     let state = machine.view();
     let conf_state = from_tables(&state.cluster().conf_state);
 
+    catch_up_with_the_log(&mut wal, &mut log, &mut found)?;
     let mut hard_state = log.hard_state;
     hard_state.commit = hard_state.commit.max(applied.0);
     let raft = Raft::new(
@@ -450,16 +457,21 @@ fn create_log(vfs: &Arc<dyn Vfs>, config: &Config, places: &Places) -> Result<()
     let options = wal::Options { segment_bytes: config.segment_bytes.wal };
     Wal::create(vfs.clone(), &places.wal, wal::Metadata { node_id, cluster_id }, options)
         .map(drop)
-        .map_err(|error| OpenError::Io { what: error.doing, error: error.error })
+        .map_err(write_error)
 }
 
-/// Whether nothing was ever written to the log but its head.
-fn is_untouched(log: &wal::Recovered) -> bool {
-    log.last == Index(0) && log.hard_state == HardState::default() && log.snapshots.is_empty()
+/// Whether this member has never promised anything: no state was ever durable in the log, no snapshot either.
+///
+/// There may be entries. The founders' and the state behind them are one write, and a crash may have kept the first of
+/// those entries and lost the rest.
+fn has_not_begun(log: &wal::Recovered) -> bool {
+    log.hard_state == HardState::default() && log.base.0 == Index(0) && log.snapshots.is_empty()
 }
 
 /// The beginning of a new cluster's log: one change per founder, ordered by id, at indexes 1 to n of term 1, all
 /// committed. Every founder writes the same bytes, also an etcd member among them.
+///
+/// If the log has anything else, a leader has written to it: the others have founded the cluster, and it will go on.
 fn found_cluster(
     wal: &mut Wal,
     log: &mut wal::Recovered,
@@ -482,11 +494,12 @@ fn found_cluster(
             data: change.encode(),
         });
     }
+    if !entries.starts_with(&log.entries) {
+        return Ok(());
+    }
     let last = Index(entries.len() as u64);
     let hard_state = HardState { term: Term(1), vote: raft::NONE, commit: last };
-    wal.append(&entries, Some(&hard_state))
-        .and_then(|()| wal.sync())
-        .map_err(|error| OpenError::Io { what: error.doing, error: error.error })?;
+    wal.append(&entries, Some(&hard_state)).and_then(|()| wal.sync()).map_err(write_error)?;
     log.hard_state = hard_state;
     log.last = last;
     if last > Index(0) {
@@ -494,6 +507,41 @@ fn found_cluster(
     }
     log.entries = entries;
     Ok(())
+}
+
+/// Raises the state's term to that of the log's last entry, with no vote in it.
+///
+/// Entries are written before the state that came with them, for a state may commit them. So a crash may keep entries of
+/// term 7 (or the record of a snapshot of it) and lose the state: the log ends in term 7, and the state says 3. That
+/// is no rot, and the member may go on as one that has seen term 7 and has not voted in it:
+///
+///  1. raft hands out the state of a new term together with, or before, the first entry of that term, and the log worker
+///     writes both before the same sync.
+///  2. So if that state was lost, the sync behind it was not done.
+///  3. Whatever vouches for anything in term 7 (a vote, one's own in an election, an acknowledged append or
+///     snapshot) leaves behind that sync. So none has left: nobody counts on a vote of this member in term 7.
+///  4. In terms between 3 and 7 it may have voted no more than in 7 (again the state would have been synced first), and
+///     it will not vote in them any more, for its term is 7 now.
+///  5. What the kept entries replaced was in conflict with the log of a leader of term 7, so it was not committed.
+///
+/// The raised state is made durable before anything else is done, so that 1 holds again for the next life.
+fn catch_up_with_the_log(
+    wal: &mut Wal,
+    log: &mut wal::Recovered,
+    found: &mut Vec<String>,
+) -> Result<(), OpenError> {
+    let term = log.term_runs.last().map_or(log.base.1, |(_, term)| *term);
+    let state = &mut log.hard_state;
+    if term <= state.term {
+        return Ok(());
+    }
+    found.push(format!(
+        "the log ends in term {term}, the last state in it is of term {}: a crash has torn what was written last, none \
+         of it acknowledged; the member goes on in term {term}",
+        state.term
+    ));
+    *state = HardState { term, vote: raft::NONE, commit: state.commit };
+    wal.append(&[], Some(state)).and_then(|()| wal.sync()).map_err(write_error)
 }
 
 /// The received snapshot after which the log begins, if it is there.
@@ -558,6 +606,10 @@ fn lease_ttl_min(config: &Config) -> i64 {
 fn io_error(what: &'static str, path: &Path) -> impl Fn(io::Error) -> OpenError {
     let path = path.to_path_buf();
     move |error| OpenError::Io { what: format!("{what} {}", path.display()), error }
+}
+
+fn write_error(error: wal::WriteError) -> OpenError {
+    OpenError::Io { what: error.doing, error: error.error }
 }
 
 fn log_error(error: wal::OpenError) -> OpenError {
