@@ -188,7 +188,7 @@ impl Member {
         prepare_directory(&config.data_dir)?;
 
         let vfs: Arc<dyn Vfs> = Arc::new(vfs::os::Os);
-        let (identity, bootstrap) = begin(&vfs, &config)?;
+        let (identity, bootstrap) = begin(&*vfs, &config)?;
         let start_ms =
             SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         let shards = std::thread::available_parallelism()
@@ -381,17 +381,27 @@ pub fn on_own_runtime(future: impl Future<Output = ()>) {
 }
 
 /// How the member begins: with the data that lies there, whatever the flags say; else as a founder.
-fn begin(vfs: &Arc<dyn Vfs>, config: &Config) -> Result<(Identity, Bootstrap), StartError> {
-    let found = replica::identity(&**vfs, &config.data_dir, config.wal_dir.as_deref())
+///
+/// Data may be that of a first start which was cut short before the founders were written, and nobody else can write them:
+/// so a founder brings the list also to data of its own. It counts only if nothing was written yet.
+fn begin(vfs: &dyn Vfs, config: &Config) -> Result<(Identity, Bootstrap), StartError> {
+    let found = replica::identity(vfs, &config.data_dir, config.wal_dir.as_deref())
         .map_err(|error| StartError(error.to_string()))?;
-    if let Some(identity) = found {
+    let is_new = config.initial_cluster_state == ClusterState::New;
+    if let Some(found) = found {
         log!(Info, "restarting from the data directory", "data-dir" => config.data_dir.display().to_string());
-        return Ok((identity, Bootstrap::Restart));
+        return Ok(match identity::of(config) {
+            Ok((identity, founders)) if is_new && identity == found => {
+                (found, Bootstrap::New(founders))
+            }
+            // Flags of another life; what lies there counts.
+            Ok(_) | Err(_) => (found, Bootstrap::Restart),
+        });
     }
     let (identity, founders) = identity::of(config).map_err(StartError)?;
-    match config.initial_cluster_state {
-        ClusterState::New => Ok((identity, Bootstrap::New(founders))),
-        ClusterState::Existing => Err(StartError(
+    match is_new {
+        true => Ok((identity, Bootstrap::New(founders))),
+        false => Err(StartError(
             "joining an existing cluster is not yet supported; start with --initial-cluster-state=new".to_string(),
         )),
     }
@@ -655,4 +665,61 @@ fn fatal(why: &str) -> ! {
     log::flush(Duration::from_secs(1));
     eprintln!("{why}");
     std::process::exit(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use vfs::memory::Memory;
+
+    use super::*;
+
+    fn config(size: usize) -> Config {
+        let url = |n: usize| format!("http://127.0.0.1:{}", 2380 + n);
+        let members: Vec<String> = (0..size).map(|n| format!("m{n}={}", url(n))).collect();
+        let arguments = [
+            "--name=m0".to_string(),
+            "--data-dir=/data".to_string(),
+            format!("--initial-advertise-peer-urls={}", url(0)),
+            format!("--initial-cluster={}", members.join(",")),
+        ];
+        match crate::config::parse(&arguments, []).unwrap() {
+            crate::config::Action::Run(config) => *config,
+            crate::config::Action::Print(_) => panic!("there is no help to print"),
+        }
+    }
+
+    /// One start of the server's member, as far as its own disk goes.
+    fn start(disk: &Memory, config: &Config) -> Result<replica::Opened, String> {
+        let (identity, bootstrap) = begin(disk, config).map_err(|error| error.to_string())?;
+        let mut replica_config = replica_config(config, identity, 1, 1_000);
+        replica_config.segment_bytes = replica::SegmentBytes { wal: 16 << 10, store: 64 << 10 };
+        replica::open(Arc::new(disk.clone()), replica_config, bootstrap)
+            .map_err(|error| error.to_string())
+    }
+
+    /// The first start is killed, or loses its power, before any of its steps. The next one finds a log, so that it is no
+    /// first start any more; the founders are in it all the same.
+    #[test]
+    fn a_first_start_that_was_cut_short_still_founds_the_cluster() {
+        for size in [1, 3] {
+            let config = config(size);
+            let disk = Memory::new(1);
+            drop(start(&disk, &config).unwrap());
+            for stop in 0..disk.operations() {
+                for power in [false, true] {
+                    let disk = Memory::new(stop);
+                    disk.stop_at(Some(stop));
+                    assert!(start(&disk, &config).is_err());
+                    if power {
+                        disk.power_cut(stop)
+                    } else {
+                        disk.crash()
+                    }
+                    let opened = start(&disk, &config).unwrap();
+                    let founded = opened.replica.status().commit.0;
+                    assert_eq!(founded, size as u64, "cut before step {stop}, power: {power}");
+                }
+            }
+        }
+    }
 }

@@ -277,24 +277,21 @@ impl World {
         member.disk = Disk::new(member.memory.clone(), lies);
         let life = member.life;
         let config = self.scenario.config_of(m, life, now);
-        // The power may go again while the member starts.
-        if life > 2
-            && self.faults.is_enabled(Fault::PowerCut)
+        // The power may go while the member starts, also for the first time.
+        if self.faults.is_enabled(Fault::PowerCut)
             && self.phase == crate::world::Phase::Storm
             && member.cuts.chance(0.15)
         {
-            let operations = member.cuts.below(30);
+            // A first start takes about twice as many steps as another.
+            let operations = member.cuts.below(if life == 1 { 60 } else { 30 });
             member.doom(operations);
         }
         let before = member.memory.fork();
         let vfs: Arc<dyn Vfs> = Arc::new(member.disk.clone());
         let known = replica::identity(&*vfs, &config.data_dir, None);
-        let bootstrap = match known {
-            Ok(Some(_)) => Bootstrap::Restart,
-            _ => Bootstrap::New(self.scenario.founders()),
-        };
-        let had_log = matches!(bootstrap, Bootstrap::Restart);
-        let opened = replica::open(vfs, config, bootstrap);
+        let had_log = matches!(known, Ok(Some(_)));
+        // As the server: a founder brings the list of founders to every start.
+        let opened = replica::open(vfs, config, Bootstrap::New(self.scenario.founders()));
         let opened = match opened {
             Ok(opened) => opened,
             Err(_) if member.doomed => return self.power_goes(m),
