@@ -39,7 +39,7 @@ mod role;
 pub use config::{Config, NewError, ReadOnly};
 pub use membership::{
     ConfChange, ConfChangeError, ConfChangeKind, ConfChangeSingle, ConfChangeTransition,
-    ConfChangeV2, Membership,
+    ConfChangeV2, Membership, founding,
 };
 pub use message::*;
 pub use progress::{Progress, ProgressState};

@@ -222,6 +222,20 @@ impl ConfChangeV2 {
     }
 }
 
+/// How the log of a new cluster begins: entries of term 1 that add its nodes, each with its change's context, in this order,
+/// and the state in which all of them are committed. Every founder writes the same before it starts, so that it does not
+/// matter which of them leads first; who joins later receives them with the rest of the log.
+pub fn founding(nodes: impl IntoIterator<Item = (NodeId, Bytes)>) -> (Vec<Entry>, HardState) {
+    let add = |((node_id, context), index): ((NodeId, Bytes), u64)| {
+        let change = ConfChange { id: 0, kind: ConfChangeKind::AddNode, node_id, context };
+        let (kind, data) = (EntryKind::ConfChange, change.encode());
+        Entry { kind, term: Term(1), index: Index(index), data }
+    };
+    let entries: Vec<Entry> = nodes.into_iter().zip(1..).map(add).collect();
+    let commit = entries.last().map_or(Index(0), |entry| entry.index);
+    (entries, HardState { term: Term(1), vote: NONE, commit })
+}
+
 fn put_varint(bytes: &mut BytesMut, mut value: u64) {
     while value >= 0x80 {
         bytes.put_u8(value as u8 | 0x80);

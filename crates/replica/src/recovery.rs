@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mvcc::Recovery;
-use raft::{ConfChange, ConfChangeKind, Entry, EntryKind, HardState, Index, Raft, Restored, Term};
+use raft::{HardState, Index, Raft, Restored, Term};
 use state_machine::StateMachine;
 use store::Flusher;
 use vfs::Vfs;
@@ -479,30 +479,15 @@ fn found_cluster(
 ) -> Result<(), OpenError> {
     let mut founders = founders.to_vec();
     founders.sort_by_key(|founder| founder.node_id);
-    let mut entries = Vec::new();
-    for (founder, index) in founders.into_iter().zip(1..) {
-        let change = ConfChange {
-            id: 0,
-            kind: ConfChangeKind::AddNode,
-            node_id: founder.node_id,
-            context: founder.context,
-        };
-        entries.push(Entry {
-            kind: EntryKind::ConfChange,
-            term: Term(1),
-            index: Index(index),
-            data: change.encode(),
-        });
-    }
+    let nodes = founders.into_iter().map(|founder| (founder.node_id, founder.context));
+    let (entries, hard_state) = raft::founding(nodes);
     if !entries.starts_with(&log.entries) {
         return Ok(());
     }
-    let last = Index(entries.len() as u64);
-    let hard_state = HardState { term: Term(1), vote: raft::NONE, commit: last };
     wal.append(&entries, Some(&hard_state)).and_then(|()| wal.sync()).map_err(write_error)?;
     log.hard_state = hard_state;
-    log.last = last;
-    if last > Index(0) {
+    log.last = hard_state.commit;
+    if log.last > Index(0) {
         log.term_runs = vec![(Index(1), Term(1))];
     }
     log.entries = entries;
