@@ -215,6 +215,30 @@ pub fn decode_snapshot(bytes: &Bytes) -> Result<Snapshot> {
     Ok(snapshot)
 }
 
+/// Appends all of a snapshot's file but the snapshot, which comes last.
+pub(crate) fn encode_snapshot_file_head(crc: u32, len: usize, out: &mut impl BufMut) {
+    put_uint(1, u64::from(crc), out);
+    put_varint(2 << 3 | 2, out);
+    put_varint(len as u64, out);
+}
+
+/// Reads a snapshot's file: the checksum, and the snapshot's bytes, which share the buffer.
+pub(crate) fn decode_snapshot_file(bytes: &Bytes) -> Result<(u32, Bytes)> {
+    let (mut crc, mut data) = (0, Bytes::new());
+    let mut fields = Fields(bytes);
+    while let Some((number, value)) = fields.next()? {
+        match number {
+            1 => {
+                crc = u32::try_from(value.uint()?)
+                    .map_err(|_| DecodeError("a checksum of more than 32 bits"))?;
+            }
+            2 => data = Source(Some(bytes)).take(value.bytes()?),
+            _ => {}
+        }
+    }
+    Ok((crc, data))
+}
+
 fn snapshot_metadata_len(metadata: &SnapshotMetadata) -> usize {
     nested_len(conf_state_len(&metadata.conf_state))
         + uint_len(metadata.index.0)

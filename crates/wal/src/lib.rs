@@ -13,7 +13,7 @@
 //! ```
 //!
 //! [`Wal`] writes, [`Wal::open`] reads all back after a restart, [`Reader`] reads entries back while the log
-//! runs, [`dump`] shows all to people. `docs/format/wal.md` draws every byte.
+//! runs, [`snap`] keeps snapshots in files, [`dump`] shows all to people. `docs/format/wal.md` draws every byte.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -24,13 +24,14 @@ mod layout;
 mod reader;
 mod recover;
 mod segment;
+pub mod snap;
 mod wal;
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use raft::{ConfState, Entry, HardState, Index, Term};
+use raft::{ConfState, Entry, HardState, Index, Restored, Term};
 
 pub use reader::Reader;
 pub use wal::Wal;
@@ -98,6 +99,15 @@ pub struct Recovered {
     pub last: Index,
     /// Whether the end was torn.
     pub torn: Option<TornTail>,
+}
+
+impl Recovered {
+    /// What raft is to know of it at start, when the state machine has applied the log up to `applied`, where the
+    /// configuration was `conf_state`.
+    pub fn into_restored(self, applied: Index, conf_state: ConfState) -> Restored {
+        let Recovered { hard_state, base, term_runs, entries, .. } = self;
+        Restored { hard_state, conf_state, applied, base, term_runs, entries }
+    }
 }
 
 /// Why a log could not be opened.

@@ -54,6 +54,19 @@ pub(crate) struct Found {
 
 /// Reads the log in `dir`, whose state is known elsewhere up to `from`. Changes nothing.
 pub(crate) fn read(vfs: &dyn Vfs, dir: &Path, from: Index) -> Result<Found, OpenError> {
+    read_files(vfs, dir, from)?.finish()
+}
+
+/// The newest snapshot record in `dir`. Whether the log reaches to it, and from where, is not asked.
+pub(crate) fn newest_snapshot(
+    vfs: &dyn Vfs,
+    dir: &Path,
+) -> Result<Option<SnapshotRecord>, OpenError> {
+    const ALL: Index = Index(u64::MAX - 1);
+    Ok(read_files(vfs, dir, ALL)?.found.snapshots.pop())
+}
+
+fn read_files<'a>(vfs: &dyn Vfs, dir: &'a Path, from: Index) -> Result<LogReader<'a>, OpenError> {
     let names = match vfs.list(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(OpenError::Missing(dir.to_owned()));
@@ -93,7 +106,7 @@ pub(crate) fn read(vfs: &dyn Vfs, dir: &Path, from: Index) -> Result<Found, Open
     for (i, (sequence, first, name)) in files.into_iter().enumerate() {
         reader.read_file(vfs, sequence, first, name, i == last)?;
     }
-    reader.finish()
+    Ok(reader)
 }
 
 /// Reads one file after the other.
