@@ -8,6 +8,8 @@
 //! 3. the doing, in the background; each part's completion is an input of a later turn: [`Raft::on_persisted`],
 //!    [`Raft::on_applied`], [`Raft::on_snapshot_installed`], [`Raft::on_fetched`].
 //!
+//! `README.md` beside this crate introduces it with a whole program.
+//!
 //! Whatever a peer says is either sense or refused with an error; it never makes a node panic. What this node itself must
 //! have right (and its driver: completions in order, nothing lost from its disk) is asserted at the end of each input: better
 //! stopped than wrong.
@@ -22,6 +24,11 @@
 //! | `ready`, `message`, `config` | what goes out and in |
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+
+/// The code in the introduction is compiled and run with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Introduction;
 
 mod candidate;
 pub mod config;
