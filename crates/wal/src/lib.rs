@@ -104,8 +104,16 @@ pub struct Recovered {
 impl Recovered {
     /// What raft is to know of it at start, when the state machine has applied the log up to `applied`, where the
     /// configuration was `conf_state`.
+    ///
+    /// A crash may have kept the first entries of a term and lost the state behind them. Then nothing that vouches for
+    /// anything in that term has left, for it waits until both are durable: the node has seen it, and has not voted in it.
     pub fn into_restored(self, applied: Index, conf_state: ConfState) -> Restored {
-        let Recovered { hard_state, base, term_runs, entries, .. } = self;
+        let Recovered { mut hard_state, base, term_runs, entries, .. } = self;
+        let last_term = entries.last().map_or(base.1, |entry| entry.term);
+        let last_term = term_runs.last().map_or(last_term, |&(_, term)| term.max(last_term));
+        if hard_state.term < last_term {
+            hard_state = HardState { term: last_term, vote: raft::NONE, ..hard_state };
+        }
         Restored { hard_state, conf_state, applied, base, term_runs, entries }
     }
 }
