@@ -30,8 +30,8 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::serve::status::Status;
 
-/// Bytes of proposals that wait for the replica. A shard that meets them keeps its batch, stops reading the
-/// connections that propose, and is told when there is room.
+/// Bytes of proposals that wait for the replica. A shard that meets them keeps its batch, stops reading each
+/// connection that proposes more, and is told when there is room.
 const PROPOSAL_BYTES_MAX: usize = 32 << 20;
 /// Bytes of other members' messages that wait for the replica. More are dropped: raft sends again.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
@@ -78,6 +78,33 @@ pub struct Node {
 }
 
 impl Node {
+    /// A member of so many shards, with empty inboxes.
+    pub fn new(
+        config: Config,
+        vfs: Arc<dyn vfs::Vfs>,
+        replica_config: replica::Config,
+        view: View,
+    ) -> Node {
+        Node {
+            identity: replica_config.identity,
+            vfs,
+            view,
+            metrics: Metrics::default(),
+            replica: ReplicaInbox::default(),
+            shards: (0..replica_config.shards).map(|_| Mailbox::default()).collect(),
+            reads: Inbox::default(),
+            log: Inbox::default(),
+            apply: Inbox::default(),
+            flush: Inbox::default(),
+            peers: PeerInbox::default(),
+            peer_table: PeerTable::default(),
+            started: Instant::now(),
+            leader_since_ms: AtomicU64::new(0),
+            replica_config,
+            config,
+        }
+    }
+
     /// Milliseconds since the process started. Never goes back.
     pub fn now_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64

@@ -24,12 +24,9 @@ use replica::{Bootstrap, Identity, Input, Notice, Output, Replica};
 use vfs::Vfs;
 
 use crate::config::{self, Action, ClusterState, Config, Url};
-use crate::handle::{
-    Inbox, Mailbox, Node, PeerEvent, PeerInbox, PeerTable, ReadTask, ReplicaInbox, ShardEvent,
-};
+use crate::handle::{Node, PeerEvent, ReadTask, ShardEvent};
 use crate::identity;
 use crate::log;
-use crate::metrics::Metrics;
 use crate::peer;
 use crate::serve::limits::ACCEPTED_MAX;
 use crate::serve::shard::Shard;
@@ -208,24 +205,7 @@ impl Member {
             "shards" => u32::from(shards)
         );
 
-        let node = Arc::new(Node {
-            identity,
-            vfs,
-            replica_config,
-            view: opened.view,
-            metrics: Metrics::default(),
-            replica: ReplicaInbox::default(),
-            shards: (0..shards).map(|_| Mailbox::default()).collect(),
-            reads: Inbox::default(),
-            log: Inbox::default(),
-            apply: Inbox::default(),
-            flush: Inbox::default(),
-            peers: PeerInbox::default(),
-            peer_table: PeerTable::default(),
-            started: Instant::now(),
-            leader_since_ms: std::sync::atomic::AtomicU64::new(0),
-            config,
-        });
+        let node = Arc::new(Node::new(config, vfs, replica_config, opened.view));
         let client_addresses = addresses(&client_listeners)?;
         let peer_addresses = addresses(&peer_listeners)?;
 

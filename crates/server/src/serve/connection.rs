@@ -114,6 +114,7 @@ async fn http2(shard: Rc<Shard>, socket: Socket, handle: Handle) {
         h2,
         socket: handle,
         ready,
+        seat,
         streams: HashMap::new(),
         next_key: 0,
         leaving: false,
@@ -136,6 +137,7 @@ struct Connection {
     h2: H2<Socket, Bytes>,
     socket: Handle,
     ready: Arc<Ready>,
+    seat: u64,
     streams: HashMap<usize, (Arc<StreamWake>, Stream)>,
     next_key: usize,
     /// GOAWAY has been said.
@@ -155,6 +157,7 @@ impl Connection {
                 }
             }
         }
+        let proposed = self.shard.proposed();
         let mut taken = 0;
         loop {
             let mut progress = false;
@@ -186,9 +189,9 @@ impl Connection {
                 break;
             }
         }
-        if self.shard.is_crowded() {
-            self.socket.hold(true);
-            self.shard.wait_for_room(self.socket.clone());
+        // Who proposes while there is no room waits for it. Who only reads, watches or renews is served.
+        if self.shard.is_crowded() && self.shard.proposed() != proposed {
+            self.shard.connections.borrow_mut().hold(self.seat, &self.socket);
         }
         match self.socket.poll_flush_now(cx) {
             Poll::Ready(Err(_)) => Poll::Ready(()),

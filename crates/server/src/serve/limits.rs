@@ -30,6 +30,9 @@ pub const CORK_BYTES: usize = 256 << 10;
 pub const REQUESTS_PER_TURN: usize = 256;
 /// Proposals of one shard that wait for their reply. One more is refused with `too many requests`.
 pub const WAITERS_PER_SHARD: usize = 65_536;
+/// Bytes of proposals that one shard gathers, or keeps while the replica has no room. One more is refused with
+/// `too many requests`.
+pub const PROPOSAL_BYTES_PER_SHARD: usize = 32 << 20;
 /// Reads of one shard that wait for a read index or for apply. One more is refused with `too many requests`.
 pub const READS_PER_SHARD: usize = 65_536;
 /// Watchers of one shard. One more is refused on its stream.

@@ -5,7 +5,7 @@
 //! in batches through the shard's mailbox.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
 use std::net::TcpStream;
 use std::rc::{Rc, Weak};
@@ -24,7 +24,9 @@ use crate::grpc::{Call, Question, Read, WatchHub};
 use crate::handle::{Node, ReadOutcome, ReadTask, ShardEvent};
 use crate::log;
 use crate::serve::connection;
-use crate::serve::limits::{CONNECTIONS_PER_SHARD, READS_PER_SHARD, WAITERS_PER_SHARD};
+use crate::serve::limits::{
+    CONNECTIONS_PER_SHARD, PROPOSAL_BYTES_PER_SHARD, READS_PER_SHARD, WAITERS_PER_SHARD,
+};
 use crate::serve::socket::Handle;
 use crate::serve::status::{Code, Status};
 use crate::serve::stream::{self, Outgoing, Ready, Responder};
@@ -37,6 +39,8 @@ const TICK: Duration = Duration::from_millis(50);
 pub struct Seats {
     taken: HashMap<u64, Arc<Ready>>,
     next: u64,
+    /// Those that are not read until there is room for proposals.
+    held: BTreeMap<u64, Handle>,
 }
 
 impl Seats {
@@ -49,6 +53,41 @@ impl Seats {
     /// Leaves it.
     pub fn leave(&mut self, seat: u64) {
         self.taken.remove(&seat);
+        self.held.remove(&seat);
+    }
+    /// Stops reading a connection until there is room.
+    pub fn hold(&mut self, seat: u64, socket: &Handle) {
+        socket.hold(true);
+        self.held.entry(seat).or_insert_with(|| socket.clone());
+    }
+    fn let_go(&mut self) {
+        std::mem::take(&mut self.held).into_values().for_each(|socket| socket.hold(false));
+    }
+}
+
+/// The proposals of a turn, or those that the replica had no room for.
+#[derive(Default)]
+struct Gathered {
+    list: Vec<Proposal>,
+    /// Of all their data; at most [`PROPOSAL_BYTES_PER_SHARD`], or one proposal.
+    bytes: usize,
+    /// Names of those whose client waits no more, while they are kept: they are not handed in.
+    given_up: Vec<RequestId>,
+}
+
+impl Gathered {
+    fn has_room(&self, bytes: usize) -> bool {
+        self.bytes == 0 || self.bytes + bytes <= PROPOSAL_BYTES_PER_SHARD
+    }
+
+    fn forget_given_up(&mut self) {
+        if self.given_up.is_empty() {
+            return;
+        }
+        self.given_up.sort_unstable();
+        let given_up = std::mem::take(&mut self.given_up);
+        self.list.retain(|proposal| given_up.binary_search(&proposal.id).is_err());
+        self.bytes = self.list.iter().map(|proposal| proposal.data.len()).sum();
     }
 }
 
@@ -78,7 +117,9 @@ pub struct Shard {
     open: Cell<usize>,
     waiters: RefCell<Waiters<Waiting>>,
     reads: RefCell<ReadWaits<Read>>,
-    proposals: RefCell<Vec<Proposal>>,
+    gathered_proposals: RefCell<Gathered>,
+    /// Counts proposals, so that a connection knows whether its turn has made one.
+    proposed: Cell<u64>,
     /// Reads that met a taken index: they are served at the end of the turn.
     busy: RefCell<Vec<Read>>,
     /// Lease questions under way, by token.
@@ -90,7 +131,6 @@ pub struct Shard {
     gathered: Notify,
     /// The replica's inbox was full at the end of the last turn.
     crowded: Cell<bool>,
-    held: RefCell<Vec<Handle>>,
     scratch: RefCell<BytesMut>,
     /// Open streams that want to end when there is no leader.
     leader_streams: RefCell<Vec<Weak<RefCell<Outgoing>>>>,
@@ -113,14 +153,14 @@ impl Shard {
             open: Cell::new(0),
             waiters: RefCell::new(Waiters::new(member, number, start_ms, WAITERS_PER_SHARD)),
             reads: RefCell::new(ReadWaits::new(READS_PER_SHARD)),
-            proposals: RefCell::default(),
+            gathered_proposals: RefCell::default(),
+            proposed: Cell::new(0),
             busy: RefCell::default(),
             questions: RefCell::default(),
             cold: RefCell::default(),
             next_token: Cell::new(0),
             gathered: Notify::new(),
             crowded: Cell::new(false),
-            held: RefCell::default(),
             scratch: RefCell::new(BytesMut::with_capacity(64 << 10)),
             leader_streams: RefCell::default(),
             leaderless_ms: Cell::new(None),
@@ -171,20 +211,28 @@ impl Shard {
         }
     }
 
-    fn end_turn(&self) {
-        let list = std::mem::take(&mut *self.proposals.borrow_mut());
-        if !list.is_empty() {
-            match self.node.replica.propose(Proposals { shard: self.number, list }) {
-                Ok(()) => self.crowded.set(false),
-                Err(batch) => {
-                    // What has come since stands behind it.
-                    let mut proposals = self.proposals.borrow_mut();
-                    let newer = std::mem::replace(&mut *proposals, batch.list);
-                    proposals.extend(newer);
-                    self.crowded.set(true);
-                }
+    /// Hands all proposals to the replica, or keeps them if it has no room.
+    fn hand_in(&self) {
+        let mut gathered = self.gathered_proposals.borrow_mut();
+        gathered.forget_given_up();
+        if gathered.list.is_empty() {
+            return self.crowded.set(false);
+        }
+        let list = std::mem::take(&mut gathered.list);
+        match self.node.replica.propose(Proposals { shard: self.number, list }) {
+            Ok(()) => {
+                gathered.bytes = 0;
+                self.crowded.set(false);
+            }
+            Err(batch) => {
+                gathered.list = batch.list;
+                self.crowded.set(true);
             }
         }
+    }
+
+    fn end_turn(&self) {
+        self.hand_in();
         if let Some(batch) = self.reads.borrow_mut().batch() {
             self.node.replica.read_index(ReadBatch { shard: self.number, batch });
         }
@@ -212,7 +260,7 @@ impl Shard {
             ShardEvent::Room => {
                 self.end_turn();
                 if !self.crowded.get() {
-                    self.held.borrow_mut().drain(..).for_each(|socket| socket.hold(false));
+                    self.connections.borrow_mut().let_go();
                 }
             }
             ShardEvent::Leader => Question::on_leader(self),
@@ -310,7 +358,8 @@ impl Shard {
     fn on_tick(self: &Rc<Shard>) {
         let now = self.now_ms();
         let expired = self.waiters.borrow_mut().expired(now);
-        for (_, waiting) in expired {
+        for (id, waiting) in expired {
+            self.give_up(id);
             if let Some(respond) = waiting.respond {
                 self.node.metrics.proposals_pending.leave(1);
                 self.node.metrics.proposals_failed.add(1);
@@ -366,29 +415,49 @@ impl Shard {
         };
         let deadline = call.deadline_ms(&self.node.config);
         let added = self.waiters.borrow_mut().add(waiting, deadline);
-        match added {
-            Ok(id) => {
+        let refused = match added {
+            Ok(id) if self.submit(id, request, lane) => {
                 self.node.metrics.proposals_pending.enter();
-                self.submit(id, request, lane);
+                return;
             }
-            Err(refused) => {
-                if let Some(respond) = refused.respond {
-                    respond.fail(&Error::TooManyRequests.into());
-                }
-            }
+            Ok(id) => self.waiters.borrow_mut().take(id),
+            Err(refused) => Some(refused),
+        };
+        if let Some(Waiting { respond: Some(respond), .. }) = refused {
+            respond.fail(&Error::TooManyRequests.into());
         }
     }
 
-    /// Puts a command of the member itself on its way; nobody waits for it.
+    /// Puts a command of the member itself on its way; nobody waits for it, and it may be dropped.
     pub fn propose_own(&self, request: Request) {
         let id = self.waiters.borrow_mut().name();
         self.submit(id, request, Lane::Ordinary);
     }
 
-    fn submit(&self, id: RequestId, request: Request, lane: Lane) {
-        let command = Command { id, caller: Caller::default(), request };
-        self.proposals.borrow_mut().push(Proposal { id, data: command.encode(), lane });
+    /// Gathers a proposal; false if there is no room even so.
+    fn submit(&self, id: RequestId, request: Request, lane: Lane) -> bool {
+        self.proposed.set(self.proposed.get() + 1);
+        let data = Command { id, caller: Caller::default(), request }.encode();
+        let has_room = |shard: &Shard| shard.gathered_proposals.borrow().has_room(data.len());
+        if !has_room(self) && !self.crowded.get() {
+            self.hand_in();
+        }
+        if !has_room(self) {
+            return false;
+        }
+        let mut gathered = self.gathered_proposals.borrow_mut();
+        gathered.bytes += data.len();
+        gathered.list.push(Proposal { id, data, lane });
+        drop(gathered);
         self.gathered.notify_one();
+        true
+    }
+
+    /// A client waits no more for its proposal: if it is still here, it stays here.
+    fn give_up(&self, id: RequestId) {
+        if self.crowded.get() {
+            self.gathered_proposals.borrow_mut().given_up.push(id);
+        }
     }
 
     /// A name that no other request of this shard has.
@@ -485,9 +554,9 @@ impl Shard {
         self.crowded.get()
     }
 
-    /// Keeps a socket until there is room.
-    pub fn wait_for_room(&self, socket: Handle) {
-        self.held.borrow_mut().push(socket);
+    /// How many proposals have been made so far.
+    pub fn proposed(&self) -> u64 {
+        self.proposed.get()
     }
 
     /// What a refusal of the replica is to a client.

@@ -1,12 +1,15 @@
 //! A lone member in this process, on ports that the system chooses, and an h2 client to talk to it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::client::SendRequest;
 use http::{HeaderMap, Request};
 use server::config::{self, Action};
+use server::handle::{Node, ShardEvent};
 use server::run::Member;
+use server::serve::shard::Shard;
 
 /// A member and the directory that goes with it.
 pub struct Lone {
@@ -130,4 +133,56 @@ pub async fn outcome(response: h2::client::ResponseFuture) -> Outcome {
     let code = trailers["grpc-status"].to_str().unwrap().parse().unwrap();
     let text = trailers.get("grpc-message").map_or("", |text| text.to_str().unwrap()).to_string();
     Outcome { body: body.freeze(), code, text }
+}
+
+/// A shard of a member whose other threads do not run: what is proposed stays where it was put.
+#[allow(dead_code)]
+pub struct Still {
+    pub node: Arc<Node>,
+    listener: tokio::net::TcpListener,
+    address: SocketAddr,
+}
+
+#[allow(dead_code)]
+impl Still {
+    /// On the current local set.
+    pub async fn start(flags: &[&str]) -> Still {
+        let mut arguments: Vec<String> = flags.iter().map(ToString::to_string).collect();
+        arguments.push("--data-dir=/data".to_string());
+        let Action::Run(config) = config::parse(&arguments, []).unwrap() else {
+            panic!("these flags start a member")
+        };
+        let vfs: Arc<dyn vfs::Vfs> = Arc::new(vfs::memory::Memory::new(1));
+        let (identity, founders) = server::identity::of(&config).unwrap();
+        let mut made = replica::Config::new(identity, config.data_dir.clone());
+        made.shards = 1;
+        made.segment_bytes = replica::SegmentBytes { wal: 4 << 20, store: 4 << 20 };
+        let opened =
+            replica::open(vfs.clone(), made.clone(), replica::Bootstrap::New(founders)).unwrap();
+        let node = Arc::new(Node::new(*config, vfs, made, opened.view));
+        let shard = Shard::new(node.clone(), replica::Shard(0), 1);
+        tokio::task::spawn_local(shard.run(std::time::Duration::ZERO));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        Still { node, listener, address }
+    }
+
+    /// A connection of which the shard has the other end.
+    pub async fn tcp(&self) -> tokio::net::TcpStream {
+        let (client, accepted) =
+            tokio::join!(tokio::net::TcpStream::connect(self.address), self.listener.accept());
+        let accepted = accepted.unwrap().0.into_std().unwrap();
+        self.node.tell(replica::Shard(0), ShardEvent::Connection(accepted));
+        client.unwrap()
+    }
+
+    /// An HTTP/2 connection.
+    pub async fn connect(&self) -> SendRequest<Bytes> {
+        let (client, connection) = h2::client::handshake(self.tcp().await).await.unwrap();
+        tokio::spawn(async move {
+            // The connection ends with the test, by whichever side.
+            drop(connection.await);
+        });
+        client.ready().await.unwrap()
+    }
 }
