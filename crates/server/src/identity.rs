@@ -11,7 +11,7 @@ use replica::{Founder, Identity};
 use sha1::{Digest, Sha1};
 use state_machine::Member;
 
-use crate::config::Config;
+use crate::config::{ClusterState, Config};
 
 /// The id of a founding member.
 pub fn member_id(peer_urls: &[String], token: &str) -> u64 {
@@ -88,9 +88,71 @@ pub fn of(config: &Config) -> Result<(Identity, Vec<Founder>), String> {
     Ok((identity, founders))
 }
 
+/// Compares the data that lies in a data directory with the flags beside it. Like etcd, a member that starts again is
+/// who its data says, whatever the flags do; so flags of another member would have it serve, and publish itself, in the
+/// other's place. A sentence comes back if the flags merely describe something else, as they may once a member's URLs
+/// were changed.
+///
+/// # Errors
+/// The data is that of another member that the flags name.
+pub fn compare(found: Identity, config: &Config) -> Result<Option<String>, String> {
+    // Flags that name no member can name no other.
+    let Ok((own, _)) = of(config) else { return Ok(None) };
+    let directory = config.data_dir.display();
+    if found == own {
+        return Ok(None);
+    }
+    if let Some(other) = founders(config).get(&found.node_id).filter(|_| found.node_id != own.node_id) {
+        return Err(format!(
+            "the data directory {directory} belongs to member {:?} ({:x}), not to {:?} ({:x}); start this member with \
+             its own --data-dir, or the other one with its own --name and URLs",
+            other.name, found.node_id, config.name, own.node_id
+        ));
+    }
+    Ok((config.initial_cluster_state == ClusterState::New).then(|| {
+        format!(
+            "the data directory {directory} belongs to member {:x} of cluster {:x}, and the flags describe member {:x} \
+             of cluster {:x}: the data counts; if this is not the directory you meant, stop the member and give its \
+             own --data-dir",
+            found.node_id, found.cluster_id, own.node_id, own.cluster_id
+        )
+    }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn data_of_another_member_is_refused_and_changed_flags_are_told() {
+        let config = |name: &str, port: &str, cluster: &str, state: &str| {
+            let arguments = [
+                format!("--name={name}"),
+                format!("--initial-advertise-peer-urls=http://localhost:{port}"),
+                format!("--initial-cluster={cluster}"),
+                format!("--initial-cluster-state={state}"),
+            ];
+            match crate::config::parse(&arguments, []).unwrap() {
+                crate::config::Action::Run(config) => *config,
+                crate::config::Action::Print(_) => panic!("there is no help to print"),
+            }
+        };
+        let both = "a=http://localhost:1,b=http://localhost:2";
+        let a = config("a", "1", both, "new");
+        let (found, _) = of(&a).unwrap();
+        assert_eq!(compare(found, &a), Ok(None));
+        let error = compare(found, &config("b", "2", both, "new")).unwrap_err();
+        assert!(error.contains("belongs to member \"a\"") && error.contains("--data-dir"), "{error}");
+
+        // A member whose URL was changed, or a directory of another cluster: that cannot be told apart.
+        let moved = "a=http://localhost:3,b=http://localhost:2";
+        let told = compare(found, &config("a", "3", moved, "new")).unwrap().unwrap();
+        assert!(told.contains(&format!("{:x}", found.cluster_id)), "{told}");
+        // Who joined has an id that no flags give.
+        assert_eq!(compare(found, &config("a", "3", moved, "existing")), Ok(None));
+        // Flags that contradict themselves are not looked at when there is data, as in etcd.
+        assert_eq!(compare(found, &config("c", "3", both, "new")), Ok(None));
+    }
 
     #[test]
     fn the_default_member_has_etcds_well_known_ids() {
