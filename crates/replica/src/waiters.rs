@@ -136,6 +136,12 @@ impl<T> Waiters<T> {
         expired
     }
 
+    /// Those of whom it is said so. It looks at each.
+    pub fn extract(&mut self, mut is_so: impl FnMut(&mut T) -> bool) -> Vec<(RequestId, T)> {
+        let extracted = self.waiting.extract_if(.., |_, waiter| is_so(waiter));
+        extracted.map(|(id, waiter)| (RequestId(id), waiter)).collect()
+    }
+
     /// All of them, because nobody will be answered any more.
     pub fn drain(&mut self) -> Vec<(RequestId, T)> {
         self.deadlines.clear();
@@ -236,18 +242,27 @@ impl<T> ReadWaits<T> {
 
     /// Those whose deadline has passed, wherever they wait. It looks at each read: call it every 100 ms or so.
     pub fn expired(&mut self, now_ms: u64) -> Vec<T> {
-        let mut expired = Vec::new();
+        self.take_out(|deadline, _| deadline <= now_ms)
+    }
+
+    /// Those of whom it is said so, wherever they wait. It looks at each.
+    pub fn extract(&mut self, mut is_so: impl FnMut(&mut T) -> bool) -> Vec<T> {
+        self.take_out(|_, read| is_so(read))
+    }
+
+    fn take_out(&mut self, mut is_out: impl FnMut(u64, &mut T) -> bool) -> Vec<T> {
+        let mut out = Vec::new();
         let lists = std::iter::once(&mut self.gathering)
             .chain(self.asked.values_mut())
             .chain(self.waiting.values_mut());
         for list in lists {
-            expired
-                .extend(list.extract_if(.., |(deadline, _)| *deadline <= now_ms).map(|(_, t)| t));
+            let taken = list.extract_if(.., |(deadline, read)| is_out(*deadline, read));
+            out.extend(taken.map(|(_, read)| read));
         }
         self.asked.retain(|_, list| !list.is_empty());
         self.waiting.retain(|_, list| !list.is_empty());
-        self.count -= expired.len();
-        expired
+        self.count -= out.len();
+        out
     }
 
     /// Whether a read waits for its index to be applied: as long as it is so, the shard's waiting flag stays up.
@@ -313,6 +328,27 @@ mod tests {
         assert_eq!(waiters.expired(1100), vec![(b, "b")]);
         assert_eq!(waiters.take(b), None);
         assert_eq!(waiters.drain(), vec![(c, "c")]);
+    }
+
+    #[test]
+    fn who_has_gone_makes_room() {
+        let mut waiters = Waiters::new(1, Shard(0), 0, 2);
+        let a = waiters.add("a", 1000).unwrap();
+        waiters.add("b", 1000).unwrap();
+        assert_eq!(waiters.extract(|waiter| *waiter == "a"), vec![(a, "a")]);
+        waiters.add("c", 1000).unwrap();
+        assert_eq!(waiters.take(a), None);
+
+        let mut reads = ReadWaits::new(3);
+        reads.add("waiting", 10).unwrap();
+        let batch = reads.batch().unwrap();
+        reads.confirmed(batch, Index(3));
+        reads.add("asked", 10).unwrap();
+        reads.batch().unwrap();
+        reads.add("gathering", 10).unwrap();
+        assert_eq!(reads.extract(|read| *read != "asked"), vec!["gathering", "waiting"]);
+        assert_eq!(reads.len(), 1);
+        assert!(!reads.waits_for_apply());
     }
 
     #[test]
