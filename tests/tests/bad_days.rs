@@ -231,3 +231,22 @@ async fn a_full_disk_ends_the_member_and_loses_nothing() {
     cluster.members[0].kill();
     assert!(run(Command::new("umount").arg(&disk)).status.success());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_data_directory_of_another_member_is_refused() {
+    let binary = quorate();
+    let mut cluster = Cluster::new(&[binary.clone(), binary.clone(), binary], &[]);
+    cluster.start().await;
+    put(&cluster.members[0], "key", "value").await.unwrap();
+    for member in &mut cluster.members {
+        member.kill();
+    }
+    let of_infra0 = cluster.members[0].data_dir.to_string_lossy().into_owned();
+    let own = cluster.members[1].data_dir.to_string_lossy().into_owned();
+    replace_argument(&mut cluster.members[1], "--data-dir", &of_infra0);
+    refuses(&mut cluster.members[1], &["belongs to member \"infra0\"", "--data-dir"]);
+    // With its own it goes on, and so does the one whose directory it was.
+    replace_argument(&mut cluster.members[1], "--data-dir", &own);
+    cluster.start().await;
+    assert_eq!(get(&cluster.members[1], "key").await.as_deref(), Some("value"));
+}

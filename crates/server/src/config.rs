@@ -24,6 +24,12 @@ pub const CLUSTER_VERSION: &str = "3.7.0";
 pub const QUOTA_BYTES_DEFAULT: i64 = 2 * 1024 * 1024 * 1024;
 /// What a gRPC message may be longer than the request in it: etcd's allowance for the envelope.
 pub const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
+/// What grpc-go does where etcd sets nothing: silence before a ping, time to answer it, time between a client's.
+const PING_INTERVAL: Duration = Duration::from_secs(2 * 60 * 60);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+const PING_MIN_TIME: Duration = Duration::from_secs(5 * 60);
+/// Shorter intervals are raised to this one, as grpc-go raises them.
+const PING_INTERVAL_MIN: Duration = Duration::from_secs(1);
 const ELECTION_TIMEOUT_MS_MAX: u64 = 50_000;
 
 /// How a flag's text is read.
@@ -122,13 +128,31 @@ const FLAGS: &[Flag] = &[
         "0",
         "size of the store at which writes are refused; 0 means 2 GiB",
     ),
+    yes(
+        "grpc-keepalive-min-time",
+        Kind::Duration,
+        "5s",
+        "time between a client's pings; a client that pings more often is sent away",
+    ),
+    yes(
+        "grpc-keepalive-interval",
+        Kind::Duration,
+        "2h0m0s",
+        "time after which a silent client is pinged",
+    ),
+    yes(
+        "grpc-keepalive-timeout",
+        Kind::Duration,
+        "20s",
+        "time a client has to answer a ping before its connection is closed",
+    ),
     yes("max-txn-ops", Kind::Unsigned, "128", "operations in one transaction, at most"),
     yes("max-request-bytes", Kind::Unsigned, "1572864", "bytes of one request, at most"),
     yes(
         "max-concurrent-streams",
         Kind::Unsigned,
         "4294967295",
-        "open streams of one client connection, at most",
+        "open streams of one client connection, at most, and never more than 16384",
     ),
     yes(
         "watch-progress-notify-interval",
@@ -186,9 +210,6 @@ const FLAGS: &[Flag] = &[
     later("backend-bbolt-freelist-type"),
     later("backend-batch-interval"),
     later("backend-batch-limit"),
-    later("grpc-keepalive-min-time"),
-    later("grpc-keepalive-interval"),
-    later("grpc-keepalive-timeout"),
     later_bool("socket-reuse-port"),
     later_bool("socket-reuse-address"),
     later_bool("enable-grpc-gateway"),
@@ -412,6 +433,12 @@ pub struct Config {
     pub max_txn_ops: usize,
     /// HTTP/2 streams per client connection.
     pub max_concurrent_streams: u32,
+    /// Time between a client's pings, at least.
+    pub grpc_keepalive_min_time: Duration,
+    /// Silence of a client after which it is pinged.
+    pub grpc_keepalive_interval: Duration,
+    /// Time a client has to answer.
+    pub grpc_keepalive_timeout: Duration,
     /// Time between progress notices, before jitter.
     pub watch_progress_notify_interval: Duration,
     /// Store size at which writes are refused; negative: never.
@@ -732,7 +759,14 @@ fn build(given: Given, warnings: Vec<(String, String)>) -> Result<Config, Config
             "multi logoutput for \"default\" is not supported yet; list stderr itself".to_string(),
         ));
     }
-    let progress = duration(given.text("watch-progress-notify-interval")).expect("read before");
+    let time = |name| duration(given.text(name)).expect("read before");
+    let progress = time("watch-progress-notify-interval");
+    let (grpc_keepalive_interval, grpc_keepalive_timeout) =
+        match (time("grpc-keepalive-interval"), time("grpc-keepalive-timeout")) {
+            // With either of them etcd sets neither, and grpc-go's own are etcd's defaults.
+            (Duration::ZERO, _) | (_, Duration::ZERO) => (PING_INTERVAL, PING_TIMEOUT),
+            (interval, timeout) => (interval.max(PING_INTERVAL_MIN), timeout),
+        };
 
     Ok(Config {
         name,
@@ -754,6 +788,12 @@ fn build(given: Given, warnings: Vec<(String, String)>) -> Result<Config, Config
         max_txn_ops: given.unsigned("max-txn-ops") as usize,
         max_concurrent_streams: given.unsigned("max-concurrent-streams").min(u64::from(u32::MAX))
             as u32,
+        grpc_keepalive_min_time: match time("grpc-keepalive-min-time") {
+            Duration::ZERO => PING_MIN_TIME,
+            time => time,
+        },
+        grpc_keepalive_interval,
+        grpc_keepalive_timeout,
         watch_progress_notify_interval: match progress {
             Duration::ZERO => Duration::from_secs(600),
             progress => progress.max(Duration::from_millis(100)),
@@ -901,6 +941,24 @@ mod tests {
         assert_eq!(config.watch_progress_notify_interval, Duration::from_secs(600));
         assert_eq!(config.quota_bytes(), Some(QUOTA_BYTES_DEFAULT));
         assert_eq!(config.election_ticks(), 10);
+    }
+
+    #[test]
+    fn pings_are_timed_as_in_etcd_over_grpc_go() {
+        let times = |arguments: &[&str]| {
+            let config = run(arguments).unwrap();
+            let times = [
+                config.grpc_keepalive_min_time,
+                config.grpc_keepalive_interval,
+                config.grpc_keepalive_timeout,
+            ];
+            times.map(|time| time.as_millis())
+        };
+        assert_eq!(times(&[]), [5_000, 7_200_000, 20_000]);
+        let zero = ["--grpc-keepalive-min-time=0s", "--grpc-keepalive-interval=0s"];
+        assert_eq!(times(&zero), [300_000, 7_200_000, 20_000]);
+        let short = ["--grpc-keepalive-interval=10ms", "--grpc-keepalive-timeout=30ms"];
+        assert_eq!(times(&short), [5_000, 1_000, 30]);
     }
 
     #[test]

@@ -12,7 +12,7 @@
 //! What passes between two threads is a batch: an inbox is a list under a std lock that is held for a push or a
 //! swap, and its owner is woken once per batch. Each says what happens when it is full.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -28,6 +28,7 @@ use replica::{
 
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::serve::seat::AllAnswers;
 use crate::serve::status::Status;
 
 /// Bytes of proposals that wait for the replica. A shard that meets them keeps its batch, stops reading each
@@ -59,8 +60,15 @@ pub struct Node {
     pub replica: ReplicaInbox,
     /// A mailbox for each shard, by its number.
     pub shards: Vec<Mailbox>,
-    /// The read threads' inbox.
+    /// The read threads' inbox: what clients read.
     pub reads: Inbox<ReadTask>,
+    /// The fetching thread's inbox: what the replica reads, and its snapshots' chunks, which other members wait for. No
+    /// client's read stands before them.
+    pub fetches: Inbox<ReadTask>,
+    /// The hashing thread's inbox: reads of the whole store, one after the other.
+    pub hashes: Inbox<ReadTask>,
+    /// Bytes of answers that wait for their clients.
+    pub answer_bytes: AllAnswers,
     /// The log thread's inbox. Bounded by the replica, which keeps so many appends under way and no more.
     pub log: Inbox<replica::LogJob>,
     /// The apply thread's inbox. Bounded by the replica.
@@ -93,6 +101,9 @@ impl Node {
             replica: ReplicaInbox::default(),
             shards: (0..replica_config.shards).map(|_| Mailbox::default()).collect(),
             reads: Inbox::default(),
+            fetches: Inbox::default(),
+            hashes: Inbox::default(),
+            answer_bytes: AllAnswers::default(),
             log: Inbox::default(),
             apply: Inbox::default(),
             flush: Inbox::default(),
@@ -130,14 +141,14 @@ pub struct Inbox<T> {
 }
 
 struct InboxState<T> {
-    items: Vec<T>,
+    items: VecDeque<T>,
     waiting: usize,
     closed: bool,
 }
 
 impl<T> Default for Inbox<T> {
     fn default() -> Inbox<T> {
-        let state = InboxState { items: Vec::new(), waiting: 0, closed: false };
+        let state = InboxState { items: VecDeque::new(), waiting: 0, closed: false };
         Inbox { state: Mutex::new(state), changed: Condvar::new() }
     }
 }
@@ -149,14 +160,14 @@ impl<T> Inbox<T> {
     }
 
     /// Adds a batch. It wakes a waiting thread, if there is one.
-    pub fn put_all(&self, mut batch: Vec<T>) {
+    pub fn put_all(&self, batch: Vec<T>) {
         if batch.is_empty() {
             return;
         }
         let mut state = lock(&self.state);
         match state.items.is_empty() {
-            true => state.items = batch,
-            false => state.items.append(&mut batch),
+            true => state.items = batch.into(),
+            false => state.items.extend(batch),
         }
         // Who does not wait will look again before it does; without this each put would be a system call.
         if state.waiting > 0 {
@@ -166,15 +177,25 @@ impl<T> Inbox<T> {
 
     /// Waits for items and takes all of them; `None` once the inbox is closed and empty.
     pub fn take(&self) -> Option<Vec<T>> {
-        self.wait(mem::take)
+        self.wait(|items| mem::take(items).into())
     }
 
     /// Waits for items and takes the first alone, for threads that share an inbox.
     pub fn take_one(&self) -> Option<T> {
-        self.wait(|items| items.remove(0))
+        self.wait(|items| items.pop_front().expect("there is one"))
     }
 
-    fn wait<R>(&self, take: impl FnOnce(&mut Vec<T>) -> R) -> Option<R> {
+    /// How many items wait.
+    pub fn len(&self) -> usize {
+        lock(&self.state).items.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn wait<R>(&self, take: impl FnOnce(&mut VecDeque<T>) -> R) -> Option<R> {
         let mut state = lock(&self.state);
         while state.items.is_empty() {
             if state.closed {
@@ -375,11 +396,11 @@ pub enum ReadOutcome {
     Watch(crate::grpc::watch::Brought),
 }
 
-/// Work for the read threads.
+/// Work for the threads that read.
 pub enum ReadTask {
     /// The replica's; at most `Limits::fetches` are under way.
     Replica(ReadJob),
-    /// A shard's or the peers': it delivers its own result. Bounded by the shard's waits.
+    /// A shard's or the peers': it delivers its own result. Bounded by the shard's waits, or one per snapshot under way.
     Run(Box<dyn FnOnce() + Send>),
 }
 
@@ -414,7 +435,7 @@ impl PeerInbox {
 pub enum PeerEvent {
     /// Send these, now. They come from the replica and, after a sync, from the log thread.
     Messages(Vec<Message>),
-    /// Send a snapshot: its message, then its chunks, each read on a read thread ([`ReadTask::Run`]); report the
+    /// Send a snapshot: its message, then its chunks, each read on the fetching thread ([`ReadTask::Run`]); report the
     /// end by `Input::SnapshotSent`.
     Snapshot(Box<OutgoingSnapshot>),
     /// Answers to questions that the peer listener asked with `Asker::Peer`.

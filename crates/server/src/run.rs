@@ -1,7 +1,7 @@
 //! All threads and channels of a member, its start and its end.
 //!
 //! ```text
-//!   acceptor ──▶ shards (one per core) ◀──▶ replica ──▶ log, apply, flush, 2 × read
+//!   acceptor ──▶ shards (one per core) ◀──▶ replica ──▶ log, apply, flush, fetch; 2 × read, hash
 //!                                              ▲
 //!                                            peers
 //! ```
@@ -24,16 +24,17 @@ use replica::{Bootstrap, Identity, Input, Notice, Output, Replica};
 use vfs::Vfs;
 
 use crate::config::{self, Action, ClusterState, Config, Url};
-use crate::handle::{Node, PeerEvent, ReadTask, ShardEvent};
+use crate::handle::{Inbox, Node, PeerEvent, ReadTask, ShardEvent};
 use crate::identity;
 use crate::log;
 use crate::peer;
-use crate::serve::limits::ACCEPTED_MAX;
+use crate::serve::limits::{
+    ACCEPTED_MAX, TCP_KEEPALIVE_INTERVAL, TCP_KEEPALIVE_RETRIES, TCP_KEEPALIVE_TIME,
+    TCP_USER_TIMEOUT,
+};
 use crate::serve::shard::Shard;
 use crate::steward;
 
-/// Threads that read from disk and do long reads.
-const READ_THREADS: usize = 2;
 /// How long connections may take to finish after GOAWAY.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a removed member stays: the others may need its word that the removal is committed.
@@ -186,6 +187,9 @@ impl Member {
 
         let vfs: Arc<dyn Vfs> = Arc::new(vfs::os::Os);
         let (identity, bootstrap) = begin(&*vfs, &config)?;
+        if let Some(sentence) = identity::compare(identity, &config).map_err(StartError)? {
+            log!(Warn, "the flags do not describe the data directory", "what" => sentence);
+        }
         let start_ms =
             SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         let shards = std::thread::available_parallelism()
@@ -246,10 +250,16 @@ impl Member {
                 }
             }
         })?);
-        for number in 0..READ_THREADS {
+        let reading: [(&str, fn(&Node) -> &Inbox<ReadTask>); 4] = [
+            ("read-0", |node| &node.reads),
+            ("read-1", |node| &node.reads),
+            ("fetch", |node| &node.fetches),
+            ("hash", |node| &node.hashes),
+        ];
+        for (name, inbox) in reading {
             let mut reads = opened.reads.clone();
-            workers.push(thread(&format!("read-{number}"), &node, move |node| {
-                while let Some(task) = node.reads.take_one() {
+            workers.push(thread(name, &node, move |node| {
+                while let Some(task) = inbox(&node).take_one() {
                     match task {
                         ReadTask::Run(run) => run(),
                         ReadTask::Replica(job) => {
@@ -326,6 +336,8 @@ impl Member {
         self.node.apply.close();
         self.node.flush.close();
         self.node.reads.close();
+        self.node.fetches.close();
+        self.node.hashes.close();
         self.workers.into_iter().for_each(|worker| join("worker", worker));
         self.node.peers.put(PeerEvent::Stop);
         join("peers", self.peers);
@@ -461,13 +473,21 @@ fn bind(urls: &[Url]) -> Result<Vec<TcpListener>, StartError> {
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    use socket2::{Domain, Socket, Type};
+    use socket2::{Domain, Socket, TcpKeepalive, Type};
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     // A restart must not wait for the last life's connections to be forgotten.
     socket.set_reuse_address(true)?;
     if address.ip().is_unspecified() && address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
+    // What is accepted has these too. A client that vanished without a word (its machine, or a NAT between) would
+    // else keep its connection, its watchers and its leases' streams for ever.
+    let keepalive = TcpKeepalive::new()
+        .with_time(TCP_KEEPALIVE_TIME)
+        .with_interval(TCP_KEEPALIVE_INTERVAL)
+        .with_retries(TCP_KEEPALIVE_RETRIES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
@@ -586,7 +606,7 @@ fn pass_on(node: &Arc<Node>, output: Output, news: &mut News) -> bool {
     node.log.put_all(output.log);
     node.apply.put_all(output.apply);
     node.flush.put_all(output.flush);
-    node.reads.put_all(output.reads.into_iter().map(ReadTask::Replica).collect());
+    node.fetches.put_all(output.reads.into_iter().map(ReadTask::Replica).collect());
     for (shard, answers) in output.answers {
         node.tell(shard, ShardEvent::Answers(answers));
     }
@@ -701,5 +721,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn accepted_connections_end_when_their_client_vanishes() {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let accepted = socket2::SockRef::from(&accepted);
+        assert!(accepted.keepalive().unwrap());
+        assert_eq!(accepted.tcp_keepalive_time().unwrap(), TCP_KEEPALIVE_TIME);
+        assert_eq!(accepted.tcp_keepalive_interval().unwrap(), TCP_KEEPALIVE_INTERVAL);
+        assert_eq!(accepted.tcp_keepalive_retries().unwrap(), TCP_KEEPALIVE_RETRIES);
+        assert_eq!(accepted.tcp_user_timeout().unwrap(), Some(TCP_USER_TIMEOUT));
     }
 }

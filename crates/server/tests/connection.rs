@@ -246,3 +246,44 @@ async fn a_slow_watcher_blocks_nobody_and_loses_nothing() {
     }
     assert_eq!(versions, (1..=80).collect::<Vec<i64>>());
 }
+
+#[tokio::test(flavor = "current_thread")]
+async fn answers_that_nobody_takes_are_bounded_and_none_is_lost() {
+    const ANSWER: usize = 2 << 20;
+    const ASKED: usize = 30;
+    let lone = Lone::start(&[]);
+    let mut writer = lone.connect().await;
+    for key in ["a", "b"] {
+        let outcome = call(&mut writer, head("/etcdserverpb.KV/Put"), put(key, ANSWER / 2)).await;
+        assert_eq!(outcome.code, 0, "{}", outcome.text);
+    }
+    let both = RangeRequest { key: "a".into(), range_end: "c".into(), ..Default::default() };
+    let both = framed(&both.encode_to_vec());
+    let lazy = lone.connect().await;
+    let mut answers = Vec::new();
+    for _ in 0..ASKED {
+        let (response, mut send) =
+            lazy.clone().send_request(head("/etcdserverpb.KV/Range"), false).unwrap();
+        send.send_data(both.clone(), true).unwrap();
+        answers.push(response);
+    }
+    let node = lone.member.as_ref().unwrap().node.clone();
+    let waiting = || node.answer_bytes.load(std::sync::atomic::Ordering::Relaxed);
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while waiting() < 16 << 20 {
+        assert!(std::time::Instant::now() < deadline, "only {} bytes wait", waiting());
+        tokio::task::yield_now().await;
+    }
+    // Others are served meanwhile; each call is several turns of every thread.
+    for _ in 0..50 {
+        assert_eq!(call(&mut writer, head("/etcdserverpb.KV/Put"), put("k", 1)).await.code, 0);
+        // What may wait, and the eight that were being read when that was reached.
+        assert!(waiting() < (16 << 20) + 9 * ANSWER, "{} bytes wait", waiting());
+    }
+    for answer in answers {
+        let outcome = outcome(answer).await;
+        assert_eq!((outcome.code, outcome.text.as_str()), (0, ""));
+        assert!(outcome.body.len() > ANSWER);
+    }
+    assert_eq!(waiting(), 0);
+}

@@ -16,7 +16,7 @@ pub fn member_list(shard: &Rc<Shard>, call: Call, message: Bytes, respond: Respo
         Err(status) => respond.fail(&status),
         Ok(request) if request.linearizable => {
             let deadline = call.deadline_ms(&shard.node.config);
-            shard.read_linearizable(Read::members(&call, respond), deadline);
+            shard.read_linearizable(Read::members(&call, deadline, respond), deadline);
         }
         Ok(_) => {
             let reply = Reply::MemberList { members: shard.view.state.cluster().member_list() };

@@ -16,6 +16,8 @@ use state_machine::{Answer, Error, Reply, Request};
 use tokio::sync::oneshot;
 
 use crate::grpc::{Call, decode};
+use crate::serve::limits::LARGE_REQUEST_BYTES;
+use crate::serve::seat::Waits;
 use crate::serve::shard::Shard;
 use crate::serve::status::{Code, Status};
 use crate::serve::stream::{PREFIX_BYTES, Responder};
@@ -55,6 +57,7 @@ pub fn propose(
 
 /// Range.
 pub fn range(shard: &Rc<Shard>, call: Call, message: Bytes, respond: Responder) {
+    let bytes = message.len();
     let request = match decode::<RangeRequest>(message) {
         Ok(request) => request,
         Err(status) => return respond.fail(&status),
@@ -66,16 +69,17 @@ pub fn range(shard: &Rc<Shard>, call: Call, message: Bytes, respond: Responder) 
         return respond.fail(&Error::NotSupportedForLearner.into());
     }
     let serializable = request.serializable;
-    read(shard, &call, Wanted::Range(request), serializable, respond);
+    read(shard, &call, Wanted::Range(request), bytes, serializable, respond);
 }
 
 /// Txn: through the log if it may write, else a read.
 pub fn txn(shard: &Rc<Shard>, call: Call, message: Bytes, respond: Responder) {
+    let bytes = message.len();
     let request = match state_machine::decode_txn(message) {
         Ok(request) => request,
         Err(_) => return respond.fail(&malformed()),
     };
-    begin_txn(shard, &call, request, shard.node.config.max_txn_ops, respond);
+    begin_txn(shard, &call, request, bytes, shard.node.config.max_txn_ops, respond);
 }
 
 /// A transaction that a page of this member makes for its client; `max-txn-ops` is for what clients make themselves.
@@ -85,7 +89,8 @@ pub fn txn(shard: &Rc<Shard>, call: Call, message: Bytes, respond: Responder) {
 pub async fn txn_of_page(shard: &Rc<Shard>, request: TxnRequest) -> Result<TxnResponse, Status> {
     let call = Call::of_page("/etcdserverpb.KV/Txn", shard.now_ms())?;
     let (respond, answer) = Responder::inside();
-    begin_txn(shard, &call, request, usize::MAX, respond);
+    // The page has read it, and bounds it.
+    begin_txn(shard, &call, request, 0, usize::MAX, respond);
     // A dropped sender means that the shard ends.
     let message = answer.await.unwrap_or_else(|_| Err(Error::Stopped.into()))?;
     TxnResponse::decode(message.slice(PREFIX_BYTES..))
@@ -96,6 +101,7 @@ fn begin_txn(
     shard: &Rc<Shard>,
     call: &Call,
     request: TxnRequest,
+    bytes: usize,
     ops_max: usize,
     respond: Responder,
 ) {
@@ -108,7 +114,7 @@ fn begin_txn(
         false => shard.propose(call, Request::Txn(request), Lane::Ordinary, respond),
         true => {
             let serializable = state_machine::is_serializable(&request);
-            read(shard, call, Wanted::Txn(request), serializable, respond);
+            read(shard, call, Wanted::Txn(request), bytes, serializable, respond);
         }
     }
 }
@@ -120,16 +126,34 @@ fn malformed() -> Status {
     )
 }
 
-fn read(shard: &Rc<Shard>, call: &Call, wanted: Wanted, serializable: bool, respond: Responder) {
+/// `bytes`: of the request.
+fn read(
+    shard: &Rc<Shard>,
+    call: &Call,
+    wanted: Wanted,
+    bytes: usize,
+    serializable: bool,
+    respond: Responder,
+) {
+    let waits = match respond.seat().filter(|_| bytes >= LARGE_REQUEST_BYTES) {
+        None => None,
+        Some(seat) => match seat.admit(bytes) {
+            Ok(waits) => Some(waits),
+            Err(error) => return respond.fail(&error.into()),
+        },
+    };
+    let deadline_ms = call.deadline_ms(&shard.node.config);
     let read = Read {
         wanted,
         to: To::Client(respond),
         started_ms: call.started_ms,
+        deadline_ms,
         client_deadline: call.client_deadline,
+        _waits: waits,
     };
     match serializable {
         true => read.serve(shard),
-        false => shard.read_linearizable(read, call.deadline_ms(&shard.node.config)),
+        false => shard.read_linearizable(read, deadline_ms),
     }
 }
 
@@ -138,7 +162,10 @@ pub struct Read {
     wanted: Wanted,
     to: To,
     started_ms: u64,
+    deadline_ms: u64,
     client_deadline: bool,
+    /// A large request counts while it waits.
+    _waits: Option<Waits>,
 }
 
 /// What is read.
@@ -159,20 +186,43 @@ enum To {
 
 impl Read {
     /// The list of members.
-    pub fn members(call: &Call, respond: Responder) -> Read {
+    pub fn members(call: &Call, deadline_ms: u64, respond: Responder) -> Read {
         Read {
             wanted: Wanted::Members,
             to: To::Client(respond),
             started_ms: call.started_ms,
+            deadline_ms,
             client_deadline: call.client_deadline,
+            _waits: None,
         }
     }
 
     /// A proof that this member can answer linearizable reads.
     pub fn proof(now_ms: u64) -> (Read, oneshot::Receiver<Result<(), Status>>) {
         let (sender, receiver) = oneshot::channel();
-        let to = To::Inside(sender);
-        (Read { wanted: Wanted::Nothing, to, started_ms: now_ms, client_deadline: false }, receiver)
+        let read = Read {
+            wanted: Wanted::Nothing,
+            to: To::Inside(sender),
+            started_ms: now_ms,
+            // It never rests, for its answer is nothing.
+            deadline_ms: u64::MAX,
+            client_deadline: false,
+            _waits: None,
+        };
+        (read, receiver)
+    }
+
+    /// Whether nobody waits for it any more.
+    pub fn is_gone(&mut self) -> bool {
+        match &mut self.to {
+            To::Client(respond) => respond.is_gone(),
+            To::Inside(sender) => sender.is_closed(),
+        }
+    }
+
+    /// When it is given up.
+    pub fn deadline_ms(&self) -> u64 {
+        self.deadline_ms
     }
 
     /// When it began.
@@ -202,13 +252,18 @@ impl Read {
 
     /// As [`Read::serve`]; with [`Effort::Now`] it waits for the index.
     pub fn serve_with(self, shard: &Rc<Shard>, effort: Effort) {
-        let Read { wanted, to, started_ms, client_deadline } = self;
-        let respond = match to {
+        if let To::Client(respond) = &self.to
+            && let Some(seat) = respond.seat()
+            && seat.is_full()
+        {
+            return seat.clone().rest(self);
+        }
+        let respond = match self.to {
             To::Client(respond) => respond,
             To::Inside(sender) => return drop(sender.send(Ok(()))),
         };
         let state = &shard.view.state;
-        let answer = match &wanted {
+        let answer = match &self.wanted {
             Wanted::Range(request) => state.range(request, effort),
             Wanted::Txn(request) => state.txn(request, effort),
             Wanted::Members => {
@@ -216,18 +271,22 @@ impl Read {
             }
             Wanted::Nothing => return,
         };
-        match (answer, wanted) {
-            (Err(error), _) => respond.fail(&error.into()),
-            (Ok(Answer::Ready(reply)), _) => {
+        match answer {
+            Err(error) => respond.fail(&error.into()),
+            Ok(Answer::Ready(reply)) => {
                 shard.node.metrics.ranges.add(1);
                 let header = shard.header();
                 respond.reply(shard.message(|out| reply.encode(&header, out)));
             }
-            (Ok(Answer::Busy), wanted) => {
-                let to = To::Client(respond);
-                shard.serve_later(Read { wanted, to, started_ms, client_deadline });
+            Ok(Answer::Busy) => shard.serve_later(Read { to: To::Client(respond), ..self }),
+            Ok(Answer::Cold) if respond.seat().is_some_and(|seat| seat.is_busy()) => {
+                if let Some(seat) = respond.seat().cloned() {
+                    seat.rest(Read { to: To::Client(respond), ..self });
+                }
             }
-            (Ok(Answer::Cold), wanted) => shard.read_cold(respond, move |view| {
+            Ok(Answer::Cold) => {
+                let wanted = self.wanted;
+                shard.read_cold(respond, move |view| {
                 let answer = match &wanted {
                     Wanted::Range(request) => view.state.range(request, Effort::Disk)?,
                     Wanted::Txn(request) => view.state.txn(request, Effort::Disk)?,
@@ -238,7 +297,8 @@ impl Read {
                     // A read that may wait for disk and index is never cold or busy.
                     Answer::Cold | Answer::Busy => Err(Error::Storage),
                 }
-            }),
+            })
+            }
         }
     }
 }

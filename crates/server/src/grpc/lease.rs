@@ -138,6 +138,14 @@ impl Question {
         }
     }
 
+    /// Whether nobody waits for it any more.
+    pub fn is_gone(&mut self) -> bool {
+        match &mut self.asks {
+            Asks::KeepAlive { out } | Asks::LastKeepAlive { out } => out.strong_count() == 0,
+            Asks::TimeToLive { respond, .. } => respond.is_gone(),
+        }
+    }
+
     fn ask(self, shard: &Rc<Shard>) {
         if shard.questions.borrow().len() >= READS_PER_SHARD {
             return self.fail(shard, &Error::TooManyRequests.into());

@@ -67,7 +67,7 @@ pub fn response_header(header: &Header) -> ResponseHeader {
 /// Hash. etcd hashes its file, which nobody else has; ours is HashKV at the current revision.
 pub fn hash(shard: &Rc<Shard>, respond: Responder) {
     let header = shard.header();
-    shard.read_cold_message(respond, move |view, out| {
+    shard.read_whole(respond, move |view, out| {
         let reply = view.state.hash_kv(0)?;
         let Reply::HashKv { hash, revision, .. } = reply else {
             unreachable!("hash_kv answers with a hash")
@@ -82,7 +82,13 @@ pub fn hash(shard: &Rc<Shard>, respond: Responder) {
 pub fn hash_kv(shard: &Rc<Shard>, message: Bytes, respond: Responder) {
     match decode::<HashKvRequest>(message) {
         Err(status) => respond.fail(&status),
-        Ok(request) => shard.read_cold(respond, move |view| view.state.hash_kv(request.revision)),
+        Ok(request) => {
+            let header = shard.header();
+            shard.read_whole(respond, move |view, out| {
+                view.state.hash_kv(request.revision)?.encode(&header, out);
+                Ok(())
+            });
+        }
     }
 }
 

@@ -21,6 +21,7 @@ pub use lease::Question;
 pub use watch::WatchHub;
 
 use crate::config::Config;
+use crate::serve::limits::REQUEST_DEADLINE;
 use crate::serve::shard::Shard;
 use crate::serve::status::{Code, Status};
 use crate::serve::stream::{Outgoing, Responder};
@@ -265,6 +266,17 @@ impl Call {
     pub fn deadline_ms(&self, config: &Config) -> u64 {
         let own = config.request_timeout().as_millis() as u64;
         self.started_ms + self.timeout_ms.map_or(own, |client| client.min(own))
+    }
+
+    /// The client's own deadline, by `Node::now_ms`.
+    pub fn client_deadline_ms(&self) -> Option<u64> {
+        self.timeout_ms.map(|client| self.started_ms.saturating_add(client))
+    }
+
+    /// When a unary request must be whole, by `Node::now_ms`.
+    pub fn collected_ms(&self) -> u64 {
+        let own = self.started_ms + REQUEST_DEADLINE.as_millis() as u64;
+        self.client_deadline_ms().map_or(own, |client| client.min(own))
     }
 
     /// Whether the client's deadline is the one that counts.

@@ -294,7 +294,7 @@ impl Peers {
             // Whoever wanted it may have gone.
             sender.send(work()).ok();
         };
-        self.node.reads.put(ReadTask::Run(Box::new(task)));
+        self.node.fetches.put(ReadTask::Run(Box::new(task)));
         receiver.await.ok()
     }
 }

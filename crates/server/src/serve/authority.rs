@@ -6,7 +6,9 @@
 //!
 //! That is safe although header compression has a memory. The field stays a literal of the same kind, so both
 //! sides count the same entries; the entry becomes shorter, so we forget entries later than the client does,
-//! and it never names one that it has forgotten itself.
+//! and it never names one that it has forgotten itself. An entry larger than the whole memory would be another matter:
+//! the client would empty its memory and add nothing, where we would add the short one, and every later name would be
+//! another's. So a value longer than [`VALUE_BYTES_MAX`] stays as it is, and h2 resets the stream.
 //!
 //! ```text
 //!   frame    ┌─────────────┬────────┬─────────┬─────────────┬─────────────────────────────┐
@@ -20,12 +22,18 @@
 const PREFACE_BYTES: usize = 24;
 const FRAME_HEAD_BYTES: usize = 9;
 const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const PING: u8 = 6;
+const ACK: u8 = 0x1;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 /// `:authority` in the table of known names.
 const AUTHORITY: usize = 1;
 /// What stands for a name that cannot be read; nobody asks for it.
 const UNREADABLE: [u8; 2] = [1, b'-'];
+/// Longer values are passed on as they are. Far below the memory's 4,096 bytes, also when Huffman-coded (the shortest
+/// code has five bits); and what is looked at costs little.
+const VALUE_BYTES_MAX: usize = 1 << 10;
 /// Longer frames are passed on as they are: h2 refuses them.
 const FRAME_BYTES_MAX: usize = 64 << 10;
 
@@ -53,16 +61,27 @@ const CODES: [(u8, u32, u32); 82] = [
 
 /// The bytes of one HTTP/2 connection, from its preface on.
 pub struct Mender {
+    /// What has passed and is worth knowing.
+    seen: Seen,
     /// Bytes that are passed on without a look: of the preface, or of a frame that is not of headers.
     pass: usize,
     /// A frame's head, or a frame of headers, that is not whole yet.
     partial: Vec<u8>,
 }
 
+/// Frames that h2 deals with by itself and does not tell of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// How many PINGs came that are no answers.
+    pub pings: u32,
+    /// Whether a stream was reset.
+    pub reset: bool,
+}
+
 impl Default for Mender {
     /// For a new connection.
     fn default() -> Mender {
-        Mender { pass: PREFACE_BYTES, partial: Vec::new() }
+        Mender { seen: Seen::default(), pass: PREFACE_BYTES, partial: Vec::new() }
     }
 }
 
@@ -89,11 +108,23 @@ impl Mender {
             }
             if wanted == FRAME_HEAD_BYTES {
                 self.pass = frame_length(&self.partial);
+                match self.partial[3] {
+                    PING if self.partial[4] & ACK == 0 => {
+                        self.seen.pings = self.seen.pings.saturating_add(1);
+                    }
+                    RST_STREAM => self.seen.reset = true,
+                    _ => {}
+                }
             } else {
                 mend(&mut self.partial);
             }
             out.append(&mut self.partial);
         }
+    }
+
+    /// What has passed since this was asked last.
+    pub fn take_seen(&mut self) -> Seen {
+        std::mem::take(&mut self.seen)
     }
 
     /// How long `partial` must become before it can be looked at: a head, or a whole frame of headers.
@@ -152,6 +183,9 @@ fn unreadable_authority(frame: &[u8]) -> Option<(usize, usize)> {
         }
         let start = at;
         let (huffman, value) = string(block, &mut at)?;
+        if name == AUTHORITY && value.len() > VALUE_BYTES_MAX {
+            return None;
+        }
         if name == AUTHORITY {
             return (!is_authority(huffman, value)).then_some((start, at));
         }
@@ -270,6 +304,42 @@ mod tests {
         for block in blocks {
             let sent = frame(4, block);
             assert_eq!(through(&sent, 1000), sent, "{block:x?}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_may_not_fit_into_the_memory_stays_as_it_is() {
+        for (length, is_mended) in [(1024, true), (1025, false), (5000, false)] {
+            // A literal that is remembered, with a length in several bytes, of characters that may not be.
+            let mut block = vec![0x41, 0x7f];
+            let mut rest = length - 0x7f;
+            while rest >= 0x80 {
+                block.push(0x80 | (rest & 0x7f) as u8);
+                rest >>= 7;
+            }
+            block.push(rest as u8);
+            block.extend(std::iter::repeat_n(b'#', length));
+            let mut sent = vec![0, (block.len() >> 8) as u8, block.len() as u8, HEADERS, 4, 0, 0, 0, 1];
+            sent.extend_from_slice(&block);
+            assert_eq!(through(&sent, 1000) != sent, is_mended, "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn pings_and_resets_are_seen_in_pieces_of_any_size() {
+        let ping = [0, 0, 8, PING, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+        let pong = [0, 0, 8, PING, ACK, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+        let reset = [0, 0, 4, RST_STREAM, 0, 0, 0, 0, 1, 0, 0, 0, 8];
+        for piece in [1, 4, 9, 1000] {
+            let mut mender = Mender::default();
+            let mut push = |bytes: &[u8]| {
+                bytes.chunks(piece).for_each(|piece| mender.push(piece, &mut Vec::new()));
+                mender.take_seen()
+            };
+            assert_eq!(push(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), Seen::default());
+            assert_eq!(push(&[ping, pong, ping].concat()), Seen { pings: 2, reset: false });
+            assert_eq!(push(&reset), Seen { pings: 0, reset: true });
+            assert_eq!(push(&pong), Seen::default());
         }
     }
 

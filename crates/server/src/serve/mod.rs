@@ -14,6 +14,7 @@ pub mod authority;
 pub mod connection;
 pub mod http1;
 pub mod limits;
+pub mod seat;
 pub mod shard;
 pub mod socket;
 pub mod status;

@@ -5,11 +5,12 @@
 //! in batches through the shard's mailbox.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::TcpStream;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -25,45 +26,15 @@ use crate::handle::{Node, ReadOutcome, ReadTask, ShardEvent};
 use crate::log;
 use crate::serve::connection;
 use crate::serve::limits::{
-    CONNECTIONS_PER_SHARD, PROPOSAL_BYTES_PER_SHARD, READS_PER_SHARD, WAITERS_PER_SHARD,
+    CONNECTIONS_PER_SHARD, HASHES_MAX, PROPOSAL_BYTES_PER_SHARD, READS_PER_SHARD,
+    STREAMS_PER_SHARD, WAITERS_PER_SHARD,
 };
-use crate::serve::socket::Handle;
+use crate::serve::seat::Seats;
 use crate::serve::status::{Code, Status};
-use crate::serve::stream::{self, Outgoing, Ready, Responder};
+use crate::serve::stream::{self, Outgoing, Responder};
 
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(50);
-
-/// The connections of a shard that speak HTTP/2, so that all can be told that the member ends.
-#[derive(Default)]
-pub struct Seats {
-    taken: HashMap<u64, Arc<Ready>>,
-    next: u64,
-    /// Those that are not read until there is room for proposals.
-    held: BTreeMap<u64, Handle>,
-}
-
-impl Seats {
-    /// Takes a seat.
-    pub fn sit(&mut self, ready: Arc<Ready>) -> u64 {
-        self.next += 1;
-        self.taken.insert(self.next, ready);
-        self.next
-    }
-    /// Leaves it.
-    pub fn leave(&mut self, seat: u64) {
-        self.taken.remove(&seat);
-        self.held.remove(&seat);
-    }
-    /// Stops reading a connection until there is room.
-    pub fn hold(&mut self, seat: u64, socket: &Handle) {
-        socket.hold(true);
-        self.held.entry(seat).or_insert_with(|| socket.clone());
-    }
-    fn let_go(&mut self) {
-        std::mem::take(&mut self.held).into_values().for_each(|socket| socket.hold(false));
-    }
-}
 
 /// The proposals of a turn, or those that the replica had no room for.
 #[derive(Default)]
@@ -101,6 +72,22 @@ pub struct Waiting {
     pub client_deadline: bool,
 }
 
+/// A read under way on a read thread.
+struct Cold {
+    respond: Responder,
+    /// Down once nobody waits: who has not begun need not.
+    wanted: Arc<AtomicBool>,
+}
+
+/// Which thread reads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    /// As much as was asked for.
+    Part,
+    /// The whole store: one after the other, so that nothing shorter waits behind.
+    Whole,
+}
+
 /// One shard. Everything in it belongs to its thread; the cells are borrowed for a statement at a time.
 pub struct Shard {
     /// The member.
@@ -125,7 +112,11 @@ pub struct Shard {
     /// Lease questions under way, by token.
     pub questions: RefCell<HashMap<u64, Question>>,
     /// Reads under way on read threads, by token.
-    cold: RefCell<HashMap<u64, Responder>>,
+    cold: RefCell<HashMap<u64, Cold>>,
+    /// A stream was reset, or a connection has ended: somebody may wait no more.
+    reset: Cell<bool>,
+    /// Streams that connections keep.
+    pub streams: Cell<usize>,
     next_token: Cell<u64>,
     /// Something was gathered in this turn.
     gathered: Notify,
@@ -149,7 +140,7 @@ impl Shard {
             number,
             view,
             stopping: Cell::new(false),
-            connections: RefCell::default(),
+            connections: RefCell::new(Seats::new(node.answer_bytes.clone())),
             open: Cell::new(0),
             waiters: RefCell::new(Waiters::new(member, number, start_ms, WAITERS_PER_SHARD)),
             reads: RefCell::new(ReadWaits::new(READS_PER_SHARD)),
@@ -158,6 +149,8 @@ impl Shard {
             busy: RefCell::default(),
             questions: RefCell::default(),
             cold: RefCell::default(),
+            reset: Cell::new(false),
+            streams: Cell::new(0),
             next_token: Cell::new(0),
             gathered: Notify::new(),
             crowded: Cell::new(false),
@@ -248,11 +241,17 @@ impl Shard {
             ShardEvent::Read { token, outcome } => match outcome {
                 ReadOutcome::Answer(answer) => {
                     let waiting = self.cold.borrow_mut().remove(&token);
-                    match (waiting, answer) {
-                        (Some(respond), Ok(message)) => respond.reply(message),
-                        (Some(respond), Err(status)) => respond.fail(&status),
-                        (None, _) => {}
+                    let Some(Cold { respond, .. }) = waiting else { return };
+                    let seat = respond.seat().cloned();
+                    match answer {
+                        Ok(message) => {
+                            self.count_sent(&message);
+                            respond.reply(message);
+                        }
+                        Err(status) => respond.fail(&status),
                     }
+                    // After the answer, which counts against the next one.
+                    seat.inspect(|seat| seat.leave_cold());
                 }
                 ReadOutcome::Watch(brought) => WatchHub::on_brought(self, token, brought),
             },
@@ -266,9 +265,7 @@ impl Shard {
             ShardEvent::Leader => Question::on_leader(self),
             ShardEvent::Stop => {
                 self.stopping.set(true);
-                for ready in self.connections.borrow().taken.values() {
-                    ready.task.wake();
-                }
+                self.connections.borrow().wake_all();
             }
         }
     }
@@ -357,6 +354,10 @@ impl Shard {
 
     fn on_tick(self: &Rc<Shard>) {
         let now = self.now_ms();
+        if self.reset.take() {
+            self.forget_gone();
+        }
+        self.connections.borrow().wake_due(now);
         let expired = self.waiters.borrow_mut().expired(now);
         for (id, waiting) in expired {
             self.give_up(id);
@@ -378,6 +379,36 @@ impl Shard {
         if self.crowded.get() {
             self.on_event(ShardEvent::Room);
         }
+    }
+
+    /// A stream was reset, or a connection has ended. Who waited there is looked for at the next tick: to know it for
+    /// each request would cost each request.
+    pub fn on_reset(&self) {
+        self.reset.set(true);
+    }
+
+    /// Forgets requests whose client has gone; their places are free.
+    fn forget_gone(&self) {
+        let gone = self
+            .waiters
+            .borrow_mut()
+            .extract(|waiting| waiting.respond.as_mut().is_some_and(Responder::is_gone));
+        for (id, _) in gone {
+            self.give_up(id);
+            self.node.metrics.proposals_pending.leave(1);
+        }
+        drop(self.reads.borrow_mut().extract(Read::is_gone));
+        self.busy.borrow_mut().retain_mut(|read| !read.is_gone());
+        self.cold.borrow_mut().retain(|_, cold| {
+            let gone = cold.respond.is_gone();
+            if gone {
+                cold.wanted.store(false, Relaxed);
+                cold.respond.seat().inspect(|seat| seat.leave_cold());
+            }
+            !gone
+        });
+        self.questions.borrow_mut().retain(|_, question| !question.is_gone());
+        self.connections.borrow().forget_gone();
     }
 
     /// Ends the streams that asked for it once there was no leader for three election timeouts.
@@ -408,6 +439,10 @@ impl Shard {
 
     /// Puts a client's command on its way into the log.
     pub fn propose(&self, call: &Call, request: Request, lane: Lane, respond: Responder) {
+        // Its answer may be large, and could not be put off as a read's.
+        if respond.seat().is_some_and(|seat| seat.is_full()) {
+            return respond.fail(&Error::TooManyRequests.into());
+        }
         let waiting = Waiting {
             respond: Some(respond),
             started_ms: call.started_ms,
@@ -502,13 +537,43 @@ impl Shard {
         respond: Responder,
         read: impl FnOnce(&View, &mut BytesMut) -> Result<(), Error> + Send + 'static,
     ) {
+        self.read_elsewhere(Depth::Part, respond, read);
+    }
+
+    /// The same for a read of the whole store.
+    pub fn read_whole(
+        &self,
+        respond: Responder,
+        read: impl FnOnce(&View, &mut BytesMut) -> Result<(), Error> + Send + 'static,
+    ) {
+        match self.node.hashes.len() < HASHES_MAX {
+            true => self.read_elsewhere(Depth::Whole, respond, read),
+            false => respond.fail(&Error::TooManyRequests.into()),
+        }
+    }
+
+    fn read_elsewhere(
+        &self,
+        depth: Depth,
+        respond: Responder,
+        read: impl FnOnce(&View, &mut BytesMut) -> Result<(), Error> + Send + 'static,
+    ) {
         if self.cold.borrow().len() >= READS_PER_SHARD {
             return respond.fail(&Error::TooManyRequests.into());
         }
         let token = self.token();
-        self.cold.borrow_mut().insert(token, respond);
+        respond.seat().inspect(|seat| seat.enter_cold());
+        let wanted = Arc::new(AtomicBool::new(true));
+        self.cold.borrow_mut().insert(token, Cold { respond, wanted: wanted.clone() });
         let (node, shard) = (self.node.clone(), self.number);
-        self.node.reads.put(ReadTask::Run(Box::new(move || {
+        let inbox = match depth {
+            Depth::Part => &self.node.reads,
+            Depth::Whole => &self.node.hashes,
+        };
+        inbox.put(ReadTask::Run(Box::new(move || {
+            if !wanted.load(Relaxed) {
+                return;
+            }
             let mut refused = None;
             let message = stream::message(&mut BytesMut::new(), |out| {
                 refused = read(&node.view, out).err();
@@ -536,7 +601,18 @@ impl Shard {
 
     /// Writes a gRPC message into the shard's buffer.
     pub fn message(&self, encode: impl FnOnce(&mut BytesMut)) -> Bytes {
-        stream::message(&mut self.scratch.borrow_mut(), encode)
+        let message = stream::message(&mut self.scratch.borrow_mut(), encode);
+        self.count_sent(&message);
+        message
+    }
+
+    fn count_sent(&self, message: &Bytes) {
+        self.node.metrics.client_sent_bytes.add((message.len() - stream::PREFIX_BYTES) as u64);
+    }
+
+    /// Whether one more stream may be kept.
+    pub fn has_room_for_stream(&self) -> bool {
+        self.streams.get() < STREAMS_PER_SHARD
     }
 
     /// Milliseconds since the process started.

@@ -9,6 +9,7 @@
 //! there is, so that its client's window, and not our memory, takes the pressure.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -18,7 +19,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::serve::authority::Mender;
+use crate::serve::authority::{Mender, Seen};
 use crate::serve::limits::CORK_BYTES;
 
 /// Bytes read from the system at a time.
@@ -36,6 +37,10 @@ struct Inner {
     sent: usize,
     corked: bool,
     held: bool,
+    /// Something was read since this was asked last.
+    heard: bool,
+    /// Bytes that the system has taken, all in all.
+    sent_total: u64,
     reader: Option<Waker>,
 }
 
@@ -45,7 +50,10 @@ impl Inner {
         while self.sent < self.out.len() {
             match Pin::new(&mut self.tcp).poll_write(cx, &self.out[self.sent..]) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(bytes)) => self.sent += bytes,
+                Poll::Ready(Ok(bytes)) => {
+                    self.sent += bytes;
+                    self.sent_total += bytes as u64;
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return Poll::Pending,
             }
@@ -88,6 +96,8 @@ pub fn wrap(tcp: TcpStream, first: Vec<u8>, is_http2: bool) -> (Socket, Handle) 
         sent: 0,
         corked: false,
         held: false,
+        heard: false,
+        sent_total: 0,
         reader: None,
     }));
     (Socket(inner.clone()), Handle(inner))
@@ -102,6 +112,53 @@ impl Handle {
     /// Sends everything gathered.
     pub fn poll_flush_now(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.borrow_mut().poll_send(cx)
+    }
+
+    /// What has passed of which h2 does not tell, since this was asked last.
+    pub fn take_seen(&self) -> Seen {
+        self.0.borrow_mut().mender.as_mut().map_or(Seen::default(), Mender::take_seen)
+    }
+
+    /// Whether the peer said anything since this was asked last, or may not because it is held.
+    pub fn take_heard(&self) -> bool {
+        let mut inner = self.0.borrow_mut();
+        std::mem::take(&mut inner.heard) || inner.held
+    }
+
+    /// Bytes that the system has taken, all in all.
+    pub fn sent_total(&self) -> u64 {
+        self.0.borrow().sent_total
+    }
+
+    /// Adds bytes behind everything that was written.
+    pub fn write(&self, bytes: &[u8]) {
+        self.0.borrow_mut().out.extend_from_slice(bytes);
+    }
+
+    /// Ends our side, and reads on without looking until the peer has ended its own: else the system would
+    /// throw away what the peer has not read yet.
+    pub async fn linger(&self) {
+        let ended = poll_fn(|cx| {
+            let mut inner = self.0.borrow_mut();
+            match inner.poll_send(cx) {
+                Poll::Ready(Ok(())) => Pin::new(&mut inner.tcp).poll_shutdown(cx),
+                other => other,
+            }
+        })
+        .await;
+        if ended.is_err() {
+            return;
+        }
+        let mut space = vec![0; READ_BYTES];
+        // An error ends it as well as the end.
+        while poll_fn(|cx| {
+            let mut read = ReadBuf::new(&mut space);
+            let mut inner = self.0.borrow_mut();
+            Pin::new(&mut inner.tcp).poll_read(cx, &mut read).map_ok(|()| read.filled().len())
+        })
+        .await
+        .is_ok_and(|bytes| bytes > 0)
+        {}
     }
 
     /// Stops or resumes reading.
@@ -137,6 +194,7 @@ impl AsyncRead for Socket {
                 Poll::Ready(Ok(())) => {}
                 other => return other,
             }
+            inner.heard = true;
             inner.ready.clear();
             inner.taken = 0;
             mender.push(read.filled(), &mut inner.ready);
@@ -190,8 +248,6 @@ impl AsyncWrite for Socket {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 

@@ -6,6 +6,7 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -19,6 +20,7 @@ use http::{HeaderMap, HeaderValue, Response};
 use tokio::sync::oneshot;
 
 use crate::serve::limits::{SEND_BUFFER_BYTES, STREAM_QUEUE_BYTES};
+use crate::serve::seat::{Seat, Waits};
 use crate::serve::status::{Code, Status};
 
 /// Bytes before each message.
@@ -54,12 +56,28 @@ pub struct Body {
     message_bytes_max: usize,
     /// What `grpc-encoding` says, if it is not `identity`.
     encoding: Option<String>,
+    seat: Rc<Seat>,
+    /// What `partial` counts for, once its length is known.
+    waits: Option<Waits>,
 }
 
 impl Body {
-    /// Reads messages of at most `message_bytes_max` bytes from `stream`.
-    pub fn new(stream: RecvStream, message_bytes_max: usize, encoding: Option<String>) -> Body {
-        Body { stream, chunk: Bytes::new(), partial: BytesMut::new(), message_bytes_max, encoding }
+    /// Reads messages of at most `message_bytes_max` bytes from a stream of the connection that has this seat.
+    pub fn new(
+        stream: RecvStream,
+        message_bytes_max: usize,
+        encoding: Option<String>,
+        seat: &Rc<Seat>,
+    ) -> Body {
+        Body {
+            stream,
+            chunk: Bytes::new(),
+            partial: BytesMut::new(),
+            message_bytes_max,
+            encoding,
+            seat: seat.clone(),
+            waits: None,
+        }
     }
 
     /// The next message, `None` at the end. A message that lies in one frame is not copied.
@@ -71,7 +89,9 @@ impl Body {
             match self.stream.poll_data(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(chunk))) => {
-                    // The window is given back at once: what is kept is bounded by the size of a message.
+                    // The window is given back at once: were it not, then messages of many streams that come piece
+                    // by piece, in turn, would close it before any of them is whole. What is kept is bounded by
+                    // what the seat admits.
                     drop(self.stream.flow_control().release_capacity(chunk.len()));
                     self.chunk = chunk;
                 }
@@ -107,9 +127,13 @@ impl Body {
             if self.partial.len() >= PREFIX_BYTES {
                 let end = PREFIX_BYTES + self.length(&self.partial)?;
                 if self.partial.len() == end {
+                    self.waits = None;
                     return Ok(Some(
                         std::mem::take(&mut self.partial).freeze().slice(PREFIX_BYTES..),
                     ));
+                }
+                if self.waits.is_none() {
+                    self.waits = Some(self.seat.admit(end)?);
                 }
                 self.partial.reserve(end - self.partial.len());
             }
@@ -158,7 +182,12 @@ impl Body {
 /// stream.
 pub enum Responder {
     /// A client, over gRPC.
-    Client(SendResponse<Bytes>),
+    Client {
+        /// Its stream.
+        respond: SendResponse<Bytes>,
+        /// Its connection.
+        seat: Rc<Seat>,
+    },
     /// A page of this member: it gets the message with its prefix, or the refusal.
     Inside(oneshot::Sender<Result<Bytes, Status>>),
 }
@@ -174,9 +203,10 @@ impl Responder {
     pub fn reply(self, message: Bytes) {
         match self {
             // An error of any of these says that the client has gone, and with it who wants to know.
-            Responder::Client(mut respond) => {
+            Responder::Client { mut respond, seat } => {
+                seat.spoke.set(true);
                 let sent = respond.send_response(head(), false).and_then(|mut stream| {
-                    stream.send_data(message, false)?;
+                    stream.send_data(seat.count(message), false)?;
                     stream.send_trailers(Status::ok().trailers())
                 });
                 drop(sent);
@@ -188,12 +218,32 @@ impl Responder {
     /// Answers with a status alone.
     pub fn fail(self, status: &Status) {
         match self {
-            Responder::Client(mut respond) => {
+            Responder::Client { mut respond, seat } => {
+                seat.spoke.set(true);
                 let mut head = head();
                 status.put_into(head.headers_mut());
                 drop(respond.send_response(head, true));
             }
             Responder::Inside(sender) => drop(sender.send(Err(status.clone()))),
+        }
+    }
+
+    /// The connection of a client.
+    pub fn seat(&self) -> Option<&Rc<Seat>> {
+        match self {
+            Responder::Client { seat, .. } => Some(seat),
+            Responder::Inside(_) => None,
+        }
+    }
+
+    /// Whether nobody waits any more: the client has reset its stream, its connection is gone, or the page is.
+    pub fn is_gone(&mut self) -> bool {
+        match self {
+            // Who asks does so again by itself, so nobody need be woken.
+            Responder::Client { respond, .. } => {
+                respond.poll_reset(&mut Context::from_waker(Waker::noop())).is_ready()
+            }
+            Responder::Inside(sender) => sender.is_closed(),
         }
     }
 }
@@ -255,12 +305,18 @@ pub struct Outgoing {
     end: Option<Status>,
     closed: bool,
     waker: Waker,
+    seat: Rc<Seat>,
 }
 
 impl Outgoing {
     /// Answers the call's head at once, so that clients which wait for it before they send go on.
-    pub fn open(mut respond: SendResponse<Bytes>, wake: &Arc<StreamWake>) -> Option<Outgoing> {
+    pub fn open(
+        mut respond: SendResponse<Bytes>,
+        wake: &Arc<StreamWake>,
+        seat: &Rc<Seat>,
+    ) -> Option<Outgoing> {
         let send = respond.send_response(head(), false).ok()?;
+        seat.spoke.set(true);
         Some(Outgoing {
             send,
             queue: VecDeque::new(),
@@ -268,6 +324,7 @@ impl Outgoing {
             end: None,
             closed: false,
             waker: Waker::from(wake.clone()),
+            seat: seat.clone(),
         })
     }
 
@@ -276,8 +333,9 @@ impl Outgoing {
         if self.closed || self.end.is_some() {
             return;
         }
+        self.seat.spoke.set(true);
         self.queued_bytes += message.len();
-        self.queue.push_back(message);
+        self.queue.push_back(self.seat.count(message));
         self.pump();
     }
 
@@ -290,9 +348,22 @@ impl Outgoing {
         }
     }
 
-    /// Whether nothing more should be pushed now.
+    /// Ends the call now: what the client has not taken it will not get.
+    pub fn cut(&mut self, status: Status) {
+        match self.queue.is_empty() {
+            true => self.finish(status),
+            false if self.closed => {}
+            false => {
+                self.send.send_reset(h2::Reason::CANCEL);
+                self.close();
+            }
+        }
+    }
+
+    /// Whether nothing more should be pushed now. If it is the connection that is full, then what stands in this
+    /// queue wakes the stream when there is room.
     pub fn is_full(&self) -> bool {
-        self.queued_bytes >= STREAM_QUEUE_BYTES
+        self.queued_bytes >= STREAM_QUEUE_BYTES || self.queued_bytes > 0 && self.seat.is_full()
     }
 
     /// Whether the call is over: finished, reset, or its connection is gone.
