@@ -143,6 +143,14 @@ impl LeaseKeeper {
     /// absence.
     async fn renew(&mut self) {
         let request = LeaseKeepAliveRequest { id: self.id };
+        let alone = self.client.shared.endpoints.len() == 1;
+        if let Some(Stream { endpoint, .. }) = self.stream
+            && !alone
+            && self.machine.leave_silent()
+        {
+            self.client.on_broken(endpoint);
+            self.stream = None;
+        }
         if let Some(stream) = &self.stream {
             // Full means that earlier ones have not left yet, which is as good.
             if let Err(mpsc::error::TrySendError::Closed(_)) = stream.requests.try_send(request) {
@@ -157,6 +165,8 @@ impl LeaseKeeper {
         let (requests, stream) = sending(request);
         let opening = async { LeaseClient::new(channel).lease_keep_alive(stream).await };
         match within(until, opening).await {
+            // Who does not even open a stream will not renew on it.
+            None if !alone => self.client.on_broken(endpoint),
             None => {}
             Some(Ok(answers)) => {
                 self.stream = Some(Stream { endpoint, requests, answers: answers.into_inner() });
