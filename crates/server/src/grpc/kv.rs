@@ -287,17 +287,17 @@ impl Read {
             Ok(Answer::Cold) => {
                 let wanted = self.wanted;
                 shard.read_cold(respond, move |view| {
-                let answer = match &wanted {
-                    Wanted::Range(request) => view.state.range(request, Effort::Disk)?,
-                    Wanted::Txn(request) => view.state.txn(request, Effort::Disk)?,
-                    Wanted::Members | Wanted::Nothing => Answer::Cold,
-                };
-                match answer {
-                    Answer::Ready(reply) => Ok(reply),
-                    // A read that may wait for disk and index is never cold or busy.
-                    Answer::Cold | Answer::Busy => Err(Error::Storage),
-                }
-            })
+                    let answer = match &wanted {
+                        Wanted::Range(request) => view.state.range(request, Effort::Disk)?,
+                        Wanted::Txn(request) => view.state.txn(request, Effort::Disk)?,
+                        Wanted::Members | Wanted::Nothing => Answer::Cold,
+                    };
+                    match answer {
+                        Answer::Ready(reply) => Ok(reply),
+                        // A read that may wait for disk and index is never cold or busy.
+                        Answer::Cold | Answer::Busy => Err(Error::Storage),
+                    }
+                })
             }
         }
     }

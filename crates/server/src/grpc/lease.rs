@@ -7,7 +7,7 @@
 //!                          └─ nobody leads: asked again each 100 ms until the deadline
 //! ```
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use proto::etcdserverpb::{
     LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
 };
 use replica::{Asker, Lane, LeaseAnswer, LeaseAsk, LeaseQuestion, LeaseRefusal, LeaseTime};
-use state_machine::{Error, Reply, Request};
+use state_machine::{Error, Header, Reply, Request};
 
 use crate::grpc::{Call, decode, kv};
 use crate::handle::{ForwardedLease, ForwardedQuestion, PeerEvent};
@@ -67,17 +67,33 @@ pub fn time_to_live(shard: &Rc<Shard>, call: Call, message: Bytes, respond: Resp
     }
 }
 
+/// One LeaseKeepAlive stream, which ends behind the last answer once the client has ended its side.
+#[derive(Default)]
+pub struct Renewals {
+    /// Questions that are not answered yet.
+    under_way: Cell<usize>,
+    ended: Cell<bool>,
+}
+
 /// One message of a LeaseKeepAlive stream.
 pub fn keep_alive(
     shard: &Rc<Shard>,
     out: &Rc<RefCell<Outgoing>>,
+    renewals: &Rc<Renewals>,
     message: Bytes,
 ) -> Result<(), Status> {
     let request: LeaseKeepAliveRequest = decode(message)?;
     let now = shard.now_ms();
+    renewals.under_way.set(renewals.under_way.get() + 1);
     Question {
         lease: request.id,
-        asks: Asks::KeepAlive { out: Rc::downgrade(out) },
+        asks: Asks::KeepAlive {
+            out: Rc::downgrade(out),
+            renewals: renewals.clone(),
+            // Taken now: whoever sees that a lease was renewed at a revision must not find that it was revoked
+            // before. Later, this member may have applied a revoke that came behind the renewal.
+            header: shard.header(),
+        },
         started_ms: now,
         client_deadline: false,
         deadline_ms: now + shard.node.config.request_timeout().as_millis() as u64,
@@ -88,18 +104,10 @@ pub fn keep_alive(
 }
 
 /// The client of a LeaseKeepAlive stream has nothing more to ask: the stream ends behind what is under way.
-pub fn keep_alive_ended(shard: &Rc<Shard>, out: &Rc<RefCell<Outgoing>>) {
-    let under_way = shard.questions.borrow().values().any(|question| question.is_of(out));
-    if !under_way {
+pub fn keep_alive_ended(out: &Rc<RefCell<Outgoing>>, renewals: &Renewals) {
+    renewals.ended.set(true);
+    if renewals.under_way.get() == 0 {
         out.borrow_mut().finish(Status::ok());
-        return;
-    }
-    for question in shard.questions.borrow_mut().values_mut() {
-        if question.is_of(out)
-            && let Asks::KeepAlive { out } = &question.asks
-        {
-            question.asks = Asks::LastKeepAlive { out: out.clone() };
-        }
     }
 }
 
@@ -115,33 +123,15 @@ pub struct Question {
 }
 
 enum Asks {
-    KeepAlive {
-        out: Weak<RefCell<Outgoing>>,
-    },
-    /// The same, and its stream ends behind it if it is the last one under way.
-    LastKeepAlive {
-        out: Weak<RefCell<Outgoing>>,
-    },
-    TimeToLive {
-        respond: Responder,
-        keys: bool,
-    },
+    KeepAlive { out: Weak<RefCell<Outgoing>>, renewals: Rc<Renewals>, header: Header },
+    TimeToLive { respond: Responder, keys: bool },
 }
 
 impl Question {
-    fn is_of(&self, stream: &Rc<RefCell<Outgoing>>) -> bool {
-        match &self.asks {
-            Asks::KeepAlive { out } | Asks::LastKeepAlive { out } => {
-                out.as_ptr() == Rc::as_ptr(stream)
-            }
-            Asks::TimeToLive { .. } => false,
-        }
-    }
-
     /// Whether nobody waits for it any more.
     pub fn is_gone(&mut self) -> bool {
         match &mut self.asks {
-            Asks::KeepAlive { out } | Asks::LastKeepAlive { out } => out.strong_count() == 0,
+            Asks::KeepAlive { out, .. } => out.strong_count() == 0,
             Asks::TimeToLive { respond, .. } => respond.is_gone(),
         }
     }
@@ -158,7 +148,7 @@ impl Question {
 
     fn for_replica(&self, shard: &Shard, token: u64) -> LeaseAsk {
         let question = match self.asks {
-            Asks::KeepAlive { .. } | Asks::LastKeepAlive { .. } => LeaseQuestion::KeepAlive,
+            Asks::KeepAlive { .. } => LeaseQuestion::KeepAlive,
             Asks::TimeToLive { .. } => LeaseQuestion::TimeToLive,
         };
         LeaseAsk { asker: Asker::Shard { shard: shard.number, token }, lease: self.lease, question }
@@ -171,6 +161,9 @@ impl Question {
         let Some(question) = questions.get_mut(&token) else { return };
         let status: Status = match answer.result {
             Ok(time) => {
+                if matches!(time, LeaseTime::KeptAlive { .. }) {
+                    shard.node.metrics.leases_renewed.add(1);
+                }
                 let question = questions.remove(&token).expect("found above");
                 drop(questions);
                 let keys = match (&question.asks, time) {
@@ -184,9 +177,7 @@ impl Question {
             Err(LeaseRefusal::Forward { leader }) => {
                 let (lease, asks) = (question.lease, &question.asks);
                 let question = match asks {
-                    Asks::KeepAlive { .. } | Asks::LastKeepAlive { .. } => {
-                        ForwardedQuestion::KeepAlive
-                    }
+                    Asks::KeepAlive { .. } => ForwardedQuestion::KeepAlive,
                     Asks::TimeToLive { keys, .. } => ForwardedQuestion::TimeToLive { keys: *keys },
                 };
                 let event =
@@ -265,9 +256,9 @@ impl Question {
     }
 
     fn reply(self, shard: &Rc<Shard>, lease: ForwardedLease) {
-        let header = shard.header();
         match self.asks {
             Asks::TimeToLive { respond, .. } => {
+                let header = shard.header();
                 let (ttl, granted_ttl) = match lease.time {
                     LeaseTime::Remaining { remaining, granted } => (remaining, granted),
                     LeaseTime::KeptAlive { ttl } => (ttl, ttl),
@@ -277,7 +268,7 @@ impl Question {
                 let reply = Reply::LeaseTimeToLive { id: self.lease, ttl, granted_ttl, keys };
                 respond.reply(shard.message(|out| reply.encode(&header, out)));
             }
-            Asks::KeepAlive { ref out } | Asks::LastKeepAlive { ref out } => {
+            Asks::KeepAlive { out, renewals, header } => {
                 let Some(out) = out.upgrade() else { return };
                 let ttl = match lease.time {
                     LeaseTime::KeptAlive { ttl } => ttl,
@@ -285,8 +276,9 @@ impl Question {
                 };
                 let reply = Reply::LeaseKeepAlive { id: self.lease, ttl };
                 out.borrow_mut().push(shard.message(|bytes| reply.encode(&header, bytes)));
-                if matches!(self.asks, Asks::LastKeepAlive { .. }) {
-                    keep_alive_ended(shard, &out);
+                renewals.under_way.set(renewals.under_way.get() - 1);
+                if renewals.ended.get() {
+                    keep_alive_ended(&out, &renewals);
                 }
             }
         }
@@ -295,7 +287,7 @@ impl Question {
     fn fail(self, _shard: &Rc<Shard>, status: &Status) {
         match self.asks {
             Asks::TimeToLive { respond, .. } => respond.fail(status),
-            Asks::KeepAlive { out } | Asks::LastKeepAlive { out } => {
+            Asks::KeepAlive { out, .. } => {
                 if let Some(out) = out.upgrade() {
                     out.borrow_mut().finish(status.clone());
                 }

@@ -307,8 +307,8 @@ fn timeout_ms(text: &[u8]) -> Option<u64> {
 
 /// What every call must pass: a leader if it wants one, and a voter where a learner does not serve.
 fn check(shard: &Shard, call: &Call) -> Result<(), Status> {
-    let health = matches!(call.method.served, Served::HealthCheck | Served::HealthWatch);
-    let learner_serves = health || matches!(call.method.served, Served::Range | Served::Status);
+    // The health service is refused as all else is: a learner is no member to send clients to.
+    let learner_serves = matches!(call.method.served, Served::Range | Served::Status);
     if shard.view.is_learner() && !learner_serves {
         return Err(Error::NotSupportedForLearner.into());
     }
@@ -373,7 +373,7 @@ pub enum Streaming {
     /// Watch.
     Watch(watch::Stream),
     /// LeaseKeepAlive.
-    KeepAlive,
+    KeepAlive(Rc<lease::Renewals>),
     /// The health service's Watch.
     Health,
 }
@@ -386,7 +386,7 @@ impl Streaming {
         }
         match call.method.served {
             Served::Watch => Streaming::Watch(watch::Stream::open(shard, out)),
-            Served::LeaseKeepAlive => Streaming::KeepAlive,
+            Served::LeaseKeepAlive => Streaming::KeepAlive(Rc::default()),
             _ => Streaming::Health,
         }
     }
@@ -396,7 +396,7 @@ impl Streaming {
         shard.node.metrics.client_received_bytes.add(message.len() as u64);
         let taken = match self {
             Streaming::Watch(stream) => stream.on_message(shard, message),
-            Streaming::KeepAlive => lease::keep_alive(shard, out, message),
+            Streaming::KeepAlive(renewals) => lease::keep_alive(shard, out, renewals, message),
             Streaming::Health => health::watch(shard, out, message),
         };
         if let Err(status) = taken {
@@ -405,9 +405,9 @@ impl Streaming {
     }
 
     /// The client has nothing more to say. etcd ends a LeaseKeepAlive then, and goes on with a Watch.
-    pub fn on_half_close(&mut self, shard: &Rc<Shard>, out: &Rc<RefCell<Outgoing>>) {
+    pub fn on_half_close(&mut self, out: &Rc<RefCell<Outgoing>>) {
         match self {
-            Streaming::KeepAlive => lease::keep_alive_ended(shard, out),
+            Streaming::KeepAlive(renewals) => lease::keep_alive_ended(out, renewals),
             // The health service's Watch has one request, behind which it stays open.
             Streaming::Watch(_) | Streaming::Health => {}
         }

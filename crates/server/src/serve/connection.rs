@@ -508,7 +508,7 @@ impl Connection {
                         }
                         Poll::Ready(Ok(None)) => {
                             body = None;
-                            handler.on_half_close(&self.shard, &out);
+                            handler.on_half_close(&out);
                         }
                         Poll::Ready(Err(status)) => {
                             body = None;
