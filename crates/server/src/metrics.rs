@@ -80,7 +80,7 @@ pub struct Metrics {
     pub leases_granted: Counter,
     /// Leases revoked through this member.
     pub leases_revoked: Counter,
-    /// Leases renewed through this member.
+    /// Leases renewed by this member as leader, whoever was asked.
     pub leases_renewed: Counter,
     /// Changes of leader seen, the first one too.
     pub leader_changes: Counter,
@@ -94,17 +94,15 @@ pub struct Metrics {
     pub watchers: Pending,
     /// Open watch streams.
     pub watch_streams: Pending,
-    /// Watchers that read history.
-    pub slow_watchers: Pending,
     /// Events sent.
     pub events: Counter,
     /// Health checks that passed and failed.
     pub health_success: Counter,
     /// See above.
     pub health_failures: Counter,
-    /// Turns of the log thread that synced: append and fdatasync.
+    /// Syncs of the log: fdatasync, and what a release of its files adds.
     pub wal_fsync: Histogram,
-    /// Turns of the flush thread.
+    /// Turns of the flush thread that wrote or synced frames.
     pub backend_commit: Histogram,
 }
 
@@ -192,7 +190,7 @@ pub fn page(node: &Node) -> String {
         ),
         (
             "etcd_server_quota_backend_bytes",
-            "Size of the store at which writes are refused.",
+            "Size of the store at which writes will be refused; not enforced yet.",
             node.config.quota_bytes().unwrap_or(0) as f64,
         ),
         ("etcd_mvcc_db_total_size_in_bytes", "Bytes of the store's segments.", size as f64),
@@ -212,11 +210,6 @@ pub fn page(node: &Node) -> String {
             "etcd_debugging_mvcc_watch_stream_total",
             "Open watch streams.",
             metrics.watch_streams.value() as f64,
-        ),
-        (
-            "etcd_debugging_mvcc_slow_watcher_total",
-            "Watchers that read history.",
-            metrics.slow_watchers.value() as f64,
         ),
     ];
     for (name, help, value) in gauges {
@@ -249,10 +242,10 @@ pub fn page(node: &Node) -> String {
             "Health checks that failed.",
             metrics.health_failures.value(),
         ),
-        ("etcd_mvcc_range_total", "Ranges seen by this member.", metrics.ranges.value()),
-        ("etcd_mvcc_put_total", "Puts seen by this member.", metrics.puts.value()),
-        ("etcd_mvcc_delete_total", "Deletes seen by this member.", metrics.deletes.value()),
-        ("etcd_mvcc_txn_total", "Transactions seen by this member.", metrics.txns.value()),
+        ("etcd_mvcc_range_total", "Reads that this member answered.", metrics.ranges.value()),
+        ("etcd_mvcc_put_total", "Puts that this member answered.", metrics.puts.value()),
+        ("etcd_mvcc_delete_total", "Deletes that this member answered.", metrics.deletes.value()),
+        ("etcd_mvcc_txn_total", "Writing transactions that this member answered.", metrics.txns.value()),
         ("etcd_debugging_mvcc_events_total", "Events sent by this member.", metrics.events.value()),
         ("etcd_debugging_lease_granted_total", "Leases granted.", metrics.leases_granted.value()),
         ("etcd_debugging_lease_revoked_total", "Leases revoked.", metrics.leases_revoked.value()),

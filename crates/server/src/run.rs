@@ -20,7 +20,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use raft::NodeId;
-use replica::{Bootstrap, Identity, Input, Notice, Output, Replica};
+use replica::{
+    Bootstrap, FlushJob, Identity, Input, LeaseAnswer, LeaseTime, Notice, Output, Replica,
+};
 use vfs::Vfs;
 
 use crate::config::{self, Action, ClusterState, Config, Url};
@@ -217,9 +219,14 @@ impl Member {
         let (mut log, mut apply, mut flush) = (opened.log, opened.apply, opened.flush);
         workers.push(thread("log", &node, move |node| {
             while let Some(jobs) = node.log.take() {
+                // Nobody traces a server's member.
+                drop(log.write(jobs));
+                let syncs = log.owes_sync();
                 let began = Instant::now();
-                let done = log.run(jobs);
-                node.metrics.wal_fsync.observe(began.elapsed());
+                let done = log.sync();
+                if syncs {
+                    node.metrics.wal_fsync.observe(began.elapsed());
+                }
                 if let Some(completion) = done.completion {
                     node.replica.done(completion);
                 }
@@ -242,9 +249,13 @@ impl Member {
         })?);
         workers.push(thread("flush", &node, move |node| {
             while let Some(jobs) = node.flush.take() {
+                let writes =
+                    jobs.iter().any(|job| matches!(job, FlushJob::Write(_) | FlushJob::Sync));
                 let began = Instant::now();
                 let done = flush.run(jobs);
-                node.metrics.backend_commit.observe(began.elapsed());
+                if writes {
+                    node.metrics.backend_commit.observe(began.elapsed());
+                }
                 if let Some(completion) = done.completion {
                     node.replica.done(completion);
                 }
@@ -614,6 +625,10 @@ fn pass_on(node: &Arc<Node>, output: Output, news: &mut News) -> bool {
         node.peers.put(PeerEvent::Snapshot(Box::new(snapshot)));
     }
     if !output.peer_answers.is_empty() {
+        let renewed =
+            |answer: &&LeaseAnswer| matches!(answer.result, Ok(LeaseTime::KeptAlive { .. }));
+        let renewed = output.peer_answers.iter().filter(renewed).count();
+        node.metrics.leases_renewed.add(renewed as u64);
         node.peers.put(PeerEvent::LeaseAnswers(output.peer_answers));
     }
     let mut stopped = false;
