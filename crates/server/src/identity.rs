@@ -102,7 +102,9 @@ pub fn compare(found: Identity, config: &Config) -> Result<Option<String>, Strin
     if found == own {
         return Ok(None);
     }
-    if let Some(other) = founders(config).get(&found.node_id).filter(|_| found.node_id != own.node_id) {
+    if let Some(other) =
+        founders(config).get(&found.node_id).filter(|_| found.node_id != own.node_id)
+    {
         return Err(format!(
             "the data directory {directory} belongs to member {:?} ({:x}), not to {:?} ({:x}); start this member with \
              its own --data-dir, or the other one with its own --name and URLs",
@@ -142,7 +144,10 @@ mod tests {
         let (found, _) = of(&a).unwrap();
         assert_eq!(compare(found, &a), Ok(None));
         let error = compare(found, &config("b", "2", both, "new")).unwrap_err();
-        assert!(error.contains("belongs to member \"a\"") && error.contains("--data-dir"), "{error}");
+        assert!(
+            error.contains("belongs to member \"a\"") && error.contains("--data-dir"),
+            "{error}"
+        );
 
         // A member whose URL was changed, or a directory of another cluster: that cannot be told apart.
         let moved = "a=http://localhost:3,b=http://localhost:2";

@@ -307,8 +307,7 @@ async fn a_call_that_its_client_resets_waits_no_more() {
             gone = gone.ready() => gone.unwrap(),
             _ = &mut connection => panic!("it ended before anything was asked"),
         };
-        let (_response, mut send) =
-            gone.send_request(head("/etcdserverpb.KV/Put"), false).unwrap();
+        let (_response, mut send) = gone.send_request(head("/etcdserverpb.KV/Put"), false).unwrap();
         send.send_data(put(1), true).unwrap();
         poll_fn(|cx| match connection.as_mut().poll(cx) {
             Poll::Ready(_) => panic!("it ended before its put was there"),
@@ -332,8 +331,10 @@ async fn hashes_wait_for_each_other_and_for_nobody_who_has_gone() {
         let still = Still::start(&[]).await;
         let client = still.connect().await;
         let ask = || {
-            let (response, mut send) =
-                client.clone().send_request(head("/etcdserverpb.Maintenance/HashKV"), false).unwrap();
+            let (response, mut send) = client
+                .clone()
+                .send_request(head("/etcdserverpb.Maintenance/HashKV"), false)
+                .unwrap();
             send.send_data(framed(b""), true).unwrap();
             (response, send)
         };

@@ -319,7 +319,8 @@ mod tests {
             }
             block.push(rest as u8);
             block.extend(std::iter::repeat_n(b'#', length));
-            let mut sent = vec![0, (block.len() >> 8) as u8, block.len() as u8, HEADERS, 4, 0, 0, 0, 1];
+            let mut sent =
+                vec![0, (block.len() >> 8) as u8, block.len() as u8, HEADERS, 4, 0, 0, 0, 1];
             sent.extend_from_slice(&block);
             assert_eq!(through(&sent, 1000) != sent, is_mended, "{length} bytes");
         }

@@ -21,6 +21,7 @@ pub struct Lone {
 
 impl Lone {
     /// Starts one with these flags besides the necessary ones.
+    #[allow(dead_code)]
     pub fn start(flags: &[&str]) -> Lone {
         let directory = tempfile::tempdir().unwrap();
         let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
