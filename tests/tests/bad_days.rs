@@ -250,3 +250,36 @@ async fn a_data_directory_of_another_member_is_refused() {
     cluster.start().await;
     assert_eq!(get(&cluster.members[1], "key").await.as_deref(), Some("value"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_was_killed_has_all_that_it_acknowledged() {
+    let mut cluster = killed_after(50).await;
+    cluster.members[0].start();
+    cluster.members[0].wait_ready().await;
+    for i in 0..50 {
+        assert_eq!(get(&cluster.members[0], &format!("key{i}")).await, Some(format!("value{i}")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_ends_a_member_at_once() {
+    use std::io::Write as _;
+
+    let mut cluster = Cluster::ours(1, &[]).await;
+    let member = &mut cluster.members[0];
+    // A client that never answers GOAWAY: the member waits for it for a while.
+    let mut client = std::net::TcpStream::connect(("127.0.0.1", member.client_port)).unwrap();
+    client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    // The member's SETTINGS: it has taken the connection.
+    std::io::Read::read_exact(&mut client, &mut [0; 9]).unwrap();
+    member.signal(rustix::process::Signal::TERM);
+    let deadline = std::time::Instant::now() + WITHIN;
+    while !member.log_text().contains("received signal; shutting down") {
+        assert!(std::time::Instant::now() < deadline, "it does not hear");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(member.terminate(), Some(1));
+    let log = member.log_text();
+    assert!(log.contains("received a second signal; ending at once"), "{log}");
+    assert!(!log.contains("closed the member"), "it did not wait:\n{log}");
+}

@@ -245,7 +245,11 @@ pub fn page(node: &Node) -> String {
         ("etcd_mvcc_range_total", "Reads that this member answered.", metrics.ranges.value()),
         ("etcd_mvcc_put_total", "Puts that this member answered.", metrics.puts.value()),
         ("etcd_mvcc_delete_total", "Deletes that this member answered.", metrics.deletes.value()),
-        ("etcd_mvcc_txn_total", "Writing transactions that this member answered.", metrics.txns.value()),
+        (
+            "etcd_mvcc_txn_total",
+            "Writing transactions that this member answered.",
+            metrics.txns.value(),
+        ),
         ("etcd_debugging_mvcc_events_total", "Events sent by this member.", metrics.events.value()),
         ("etcd_debugging_lease_granted_total", "Leases granted.", metrics.leases_granted.value()),
         ("etcd_debugging_lease_revoked_total", "Leases revoked.", metrics.leases_revoked.value()),

@@ -289,3 +289,51 @@ async fn answers_that_nobody_takes_are_bounded_and_none_is_lost() {
     }
     assert_eq!(waiting(), 0);
 }
+
+#[tokio::test(flavor = "current_thread")]
+async fn the_answer_to_head_is_a_head_over_http2_too() {
+    let lone = Lone::start(&[]);
+    let mut client = lone.connect().await;
+    let request = http::Request::head("http://member/metrics").body(()).unwrap();
+    let (response, _) = client.send_request(request, true).unwrap();
+    let response = response.await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert!(response.into_body().data().await.is_none());
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn connections_that_say_nothing_end_with_the_member_and_by_themselves() {
+    let mut lone = Lone::start(&[]);
+    let silent = async |first: &'static [u8]| {
+        let mut tcp = tokio::net::TcpStream::connect(lone.address).await.unwrap();
+        tcp.write_all(first).await.unwrap();
+        tcp
+    };
+    // The beginning of a preface, and nothing behind it.
+    let mut dripping = silent(b"PRI * HT").await;
+    let began = std::time::Instant::now();
+    assert_eq!(dripping.read(&mut [0; 1]).await.unwrap(), 0);
+    assert!(began.elapsed() >= server::serve::limits::FIRST_BYTES_DEADLINE);
+
+    let mut waiting = [
+        silent(b"").await,
+        silent(b"PRI * HT").await,
+        // One that was served, and is kept for more.
+        silent(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n").await,
+    ];
+    let mut page = vec![0; 4096];
+    assert!(waiting[2].read(&mut page).await.unwrap() > 0);
+    let stopping = lone.member.take().unwrap();
+    let stopping = tokio::task::spawn_blocking(move || {
+        let began = std::time::Instant::now();
+        stopping.stop();
+        began.elapsed()
+    });
+    let began = std::time::Instant::now();
+    for tcp in &mut waiting {
+        assert_eq!(tcp.read(&mut page).await.unwrap(), 0);
+    }
+    // Nobody waits for them: that would be two seconds.
+    assert!(began.elapsed() < Duration::from_millis(1_900), "it took {:?}", began.elapsed());
+    stopping.await.unwrap();
+}

@@ -24,42 +24,62 @@ pub use body::{Body, Request, RequestBody};
 use crate::config::{CLUSTER_VERSION, SERVER_VERSION};
 use crate::handle::Node;
 use crate::metrics;
-use crate::serve::limits::SEND_BUFFER_BYTES;
+use crate::serve::limits::{PAGES_PER_SHARD, SEND_BUFFER_BYTES};
 use crate::serve::shard::Shard;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Answers a request that came over HTTP/2, in a task of its own: a page may wait for a read index.
 pub fn spawn(shard: &Rc<Shard>, head: Parts, body: RecvStream, mut respond: SendResponse<Bytes>) {
+    if shard.pages.get() >= PAGES_PER_SHARD {
+        let mut head = Response::new(());
+        *head.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        // An error says that the client has gone.
+        return drop(respond.send_response(head, true));
+    }
+    shard.pages.set(shard.pages.get() + 1);
     let shard = shard.clone();
     tokio::task::spawn_local(async move {
-        let request = Request { head, body: RequestBody::Http2(body) };
-        let mut answering = pin!(answer(&shard, request));
-        // `None` when the client has gone.
-        let answered = poll_fn(|cx| match respond.poll_reset(cx) {
-            Poll::Ready(_) => Poll::Ready(None),
-            Poll::Pending => answering.as_mut().poll(cx).map(Some),
-        })
-        .await;
-        let Some(response) = answered else { return };
-        let (head, body) = response.into_parts();
-        let head = Response::from_parts(head, ());
-        // An error says that the client has gone.
-        let sent = match body {
-            Body::Whole(body) => {
-                let end = body.is_empty();
-                respond.send_response(head, end).and_then(|mut stream| match end {
-                    true => Ok(()),
-                    false => stream.send_data(body, true),
-                })
-            }
-            Body::Pieces(pieces) => match respond.send_response(head, false) {
-                Ok(stream) => send_pieces(stream, pieces).await,
-                Err(error) => Err(error),
-            },
-        };
-        drop(sent);
+        send_page(&shard, head, body, respond).await;
+        shard.pages.set(shard.pages.get() - 1);
     });
+}
+
+async fn send_page(
+    shard: &Rc<Shard>,
+    head: Parts,
+    body: RecvStream,
+    mut respond: SendResponse<Bytes>,
+) {
+    // The answer to HEAD is the head alone, whatever body it tells of.
+    let head_only = head.method == Method::HEAD;
+    let request = Request { head, body: RequestBody::Http2(body) };
+    let mut answering = pin!(answer(shard, request));
+    // `None` when the client has gone.
+    let answered = poll_fn(|cx| match respond.poll_reset(cx) {
+        Poll::Ready(_) => Poll::Ready(None),
+        Poll::Pending => answering.as_mut().poll(cx).map(Some),
+    })
+    .await;
+    let Some(response) = answered else { return };
+    let (head, body) = response.into_parts();
+    let head = Response::from_parts(head, ());
+    // An error says that the client has gone.
+    let sent = match body {
+        Body::Whole(body) => {
+            let end = head_only || body.is_empty();
+            respond.send_response(head, end).and_then(|mut stream| match end {
+                true => Ok(()),
+                false => stream.send_data(body, true),
+            })
+        }
+        Body::Pieces(_) if head_only => respond.send_response(head, true).map(drop),
+        Body::Pieces(pieces) => match respond.send_response(head, false) {
+            Ok(stream) => send_pieces(stream, pieces).await,
+            Err(error) => Err(error),
+        },
+    };
+    drop(sent);
 }
 
 /// Sends pieces as the client's window takes them, to their end or until the client has gone.

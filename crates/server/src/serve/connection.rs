@@ -63,8 +63,11 @@ pub async fn serve(shard: Rc<Shard>, mut tcp: TcpStream) {
         return;
     }
     let mut first = Vec::with_capacity(PREFACE.len());
-    let looked =
-        tokio::time::timeout(FIRST_BYTES_DEADLINE, first_bytes(&mut tcp, &mut first)).await;
+    let looking = tokio::time::timeout(FIRST_BYTES_DEADLINE, first_bytes(&mut tcp, &mut first));
+    let looked = tokio::select! {
+        looked = looking => looked,
+        () = shard.stopped() => return,
+    };
     let Ok(Ok(protocol)) = looked else {
         return;
     };

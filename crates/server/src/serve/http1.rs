@@ -1,6 +1,7 @@
 //! HTTP/1.1 on the client port: hyper reads and writes, [`crate::http`] answers.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::rc::Rc;
 
 use hyper::service::service_fn;
@@ -23,11 +24,19 @@ pub async fn serve(shard: Rc<Shard>, socket: Socket) {
             Ok::<_, Infallible>(pages::answer(&shard, request).await)
         }
     });
-    let served = hyper::server::conn::http1::Builder::new()
+    let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HTTP1_HEADER_DEADLINE)
-        .serve_connection(TokioIo::new(socket), service)
-        .await;
+        .serve_connection(TokioIo::new(socket), service);
+    let mut connection = pin!(connection);
+    let served = tokio::select! {
+        served = &mut connection => served,
+        () = shard.stopped() => {
+            // A request under way is still answered. An idle connection ends now.
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
     if let Err(error) = served {
         log!(Debug, "an HTTP/1.1 connection ended early", "error" => error.to_string());
     }

@@ -17,6 +17,8 @@ pub const STREAMS_PER_CONNECTION: u32 = 16_384;
 /// Streams of one shard that are not answered at once: those of streaming calls, and requests that are not whole. One
 /// more is refused with `too many requests`.
 pub const STREAMS_PER_SHARD: usize = 262_144;
+/// Pages of one shard under way over HTTP/2. One more is answered with 503.
+pub const PAGES_PER_SHARD: usize = 1_024;
 /// How long the bytes of a unary request may take to come. Then it is answered that its deadline is exceeded, as it is
 /// before if the client's own deadline is.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(60);

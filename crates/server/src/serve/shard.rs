@@ -98,6 +98,8 @@ pub struct Shard {
     pub view: View,
     /// The process ends: nothing new is taken.
     pub stopping: Cell<bool>,
+    /// Tells those that wait for it so.
+    stop: Notify,
     /// HTTP/2 connections.
     pub connections: RefCell<Seats>,
     /// All connections, of either protocol.
@@ -117,6 +119,8 @@ pub struct Shard {
     reset: Cell<bool>,
     /// Streams that connections keep.
     pub streams: Cell<usize>,
+    /// Pages under way over HTTP/2.
+    pub pages: Cell<usize>,
     next_token: Cell<u64>,
     /// Something was gathered in this turn.
     gathered: Notify,
@@ -140,6 +144,7 @@ impl Shard {
             number,
             view,
             stopping: Cell::new(false),
+            stop: Notify::new(),
             connections: RefCell::new(Seats::new(node.answer_bytes.clone())),
             open: Cell::new(0),
             waiters: RefCell::new(Waiters::new(member, number, start_ms, WAITERS_PER_SHARD)),
@@ -151,6 +156,7 @@ impl Shard {
             cold: RefCell::default(),
             reset: Cell::new(false),
             streams: Cell::new(0),
+            pages: Cell::new(0),
             next_token: Cell::new(0),
             gathered: Notify::new(),
             crowded: Cell::new(false),
@@ -265,6 +271,7 @@ impl Shard {
             ShardEvent::Leader => Question::on_leader(self),
             ShardEvent::Stop => {
                 self.stopping.set(true);
+                self.stop.notify_waiters();
                 self.connections.borrow().wake_all();
             }
         }
@@ -581,6 +588,14 @@ impl Shard {
             let answer = refused.map_or(Ok(message), |error| Err(error.into()));
             node.tell(shard, ShardEvent::Read { token, outcome: ReadOutcome::Answer(answer) });
         })));
+    }
+
+    /// Waits until the process ends.
+    pub async fn stopped(&self) {
+        let told = self.stop.notified();
+        if !self.stopping.get() {
+            told.await;
+        }
     }
 
     /// A name for something under way elsewhere.
