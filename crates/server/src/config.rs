@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::compactor::Retention;
 use crate::log::{Level, LogFormat};
 
 /// The version that we answer to clients and peers. Clients and etcd's own tools switch features by it, so it
@@ -233,8 +234,18 @@ const FLAGS: &[Flag] = &[
     later("discovery-srv"),
     later("discovery-srv-name"),
     later_bool("strict-reconfig-check"),
-    later("auto-compaction-retention"),
-    later("auto-compaction-mode"),
+    yes(
+        "auto-compaction-mode",
+        Kind::Text,
+        "periodic",
+        "what auto-compaction-retention counts: periodic (time) or revision",
+    ),
+    yes(
+        "auto-compaction-retention",
+        Kind::Text,
+        "0",
+        "history that is kept: 5m, 1h (a mere number is hours), or a number of revisions; 0 means all",
+    ),
     later("cert-file"),
     later("key-file"),
     later("client-cert-file"),
@@ -443,6 +454,8 @@ pub struct Config {
     pub watch_progress_notify_interval: Duration,
     /// Store size at which writes will be refused; negative: never. Shown, and not enforced yet.
     pub quota_backend_bytes: i64,
+    /// How much history is kept without anybody compacting.
+    pub retention: Retention,
     /// Skip fsync.
     pub unsafe_no_fsync: bool,
     /// Lowest level written.
@@ -763,6 +776,9 @@ fn build(given: Given, mut warnings: Vec<(String, String)>) -> Result<Config, Co
             "multi logoutput for \"default\" is not supported yet; list stderr itself".to_string(),
         ));
     }
+    let retention =
+        retention(given.text("auto-compaction-mode"), given.text("auto-compaction-retention"))
+            .map_err(wrong)?;
     let time = |name| duration(given.text(name)).expect("read before");
     let progress = time("watch-progress-notify-interval");
     let (grpc_keepalive_interval, grpc_keepalive_timeout) =
@@ -803,6 +819,7 @@ fn build(given: Given, mut warnings: Vec<(String, String)>) -> Result<Config, Co
             progress => progress.max(Duration::from_millis(100)),
         },
         quota_backend_bytes: given.text("quota-backend-bytes").parse().expect("read before"),
+        retention,
         unsafe_no_fsync: given.boolean("unsafe-no-fsync"),
         log_level,
         log_format,
@@ -839,6 +856,28 @@ fn boolean(text: &str) -> Option<bool> {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
         _ => None,
+    }
+}
+
+/// What the two flags of regular compaction mean together.
+fn retention(mode: &str, retention: &str) -> Result<Retention, String> {
+    if !matches!(mode, "periodic" | "revision") {
+        return Err(match mode {
+            "" => "undefined auto-compaction-mode".to_string(),
+            mode => format!("unknown auto-compaction-mode {mode:?}"),
+        });
+    }
+    match (mode, retention.parse::<u32>(), duration(retention)) {
+        (_, Ok(0), _) | (_, _, Some(Duration::ZERO)) => Ok(Retention::Everything),
+        ("revision", Ok(revisions), _) => Ok(Retention::Revisions(i64::from(revisions))),
+        ("periodic", Ok(hours), _) => {
+            Ok(Retention::Period(Duration::from_secs(3600 * u64::from(hours))))
+        }
+        ("periodic", Err(_), Some(period)) => Ok(Retention::Period(period)),
+        _ => Err(format!(
+            "--auto-compaction-retention {retention:?} is no {}",
+            if mode == "periodic" { "duration, as 5m or 1h30m" } else { "number of revisions" }
+        )),
     }
 }
 
@@ -1110,6 +1149,22 @@ mod tests {
             ("https://a:1", "https is not yet supported: https://a:1"),
         ] {
             assert_eq!(Url::parse(text).unwrap_err(), error);
+        }
+    }
+
+    #[test]
+    fn the_history_that_is_kept_is_a_time_or_a_number_of_revisions() {
+        let hours = |hours: u64| Ok(Retention::Period(Duration::from_secs(3600 * hours)));
+        assert_eq!(retention("periodic", "0"), Ok(Retention::Everything));
+        assert_eq!(retention("periodic", "0s"), Ok(Retention::Everything));
+        assert_eq!(retention("revision", "0"), Ok(Retention::Everything));
+        assert_eq!(retention("periodic", "8"), hours(8));
+        assert_eq!(retention("periodic", "2h"), hours(2));
+        assert_eq!(retention("revision", "1000"), Ok(Retention::Revisions(1000)));
+        for (mode, text) in
+            [("revision", "10m"), ("periodic", "-1"), ("periodic", "x"), ("", "1"), ("daily", "1")]
+        {
+            assert!(retention(mode, text).is_err(), "{mode} {text}");
         }
     }
 

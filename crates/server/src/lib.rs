@@ -11,6 +11,7 @@
 )]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod compactor;
 pub mod config;
 pub mod grpc;
 pub mod handle;

@@ -1,12 +1,14 @@
-//! What a member says about itself through the log: its name and client URLs, and, as leader, the cluster's
-//! version. Runs on the first shard.
+//! What a member says through the log of its own accord: its name and client URLs, and, as leader, the cluster's
+//! version and the compactions that its operator wants regularly. Runs on the first shard.
 
 use std::rc::Rc;
 use std::time::Duration;
 
+use proto::etcdserverpb::CompactionRequest;
 use proto::membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
 use state_machine::{Request, Version};
 
+use crate::compactor::Compactor;
 use crate::config::{CLUSTER_VERSION, MIN_CLUSTER_VERSION};
 use crate::handle::Node;
 use crate::log;
@@ -17,8 +19,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How long something said may take to be applied before it is said again.
 const AGAIN_MS: u64 = 2_000;
 
-/// Looks after both, for as long as the shard lives.
+/// Looks after all of it, for as long as the shard lives.
 pub async fn run(shard: Rc<Shard>) {
+    let mut compactor = Compactor::new(shard.node.config.retention, shard.now_ms());
     let (mut attributes_ms, mut version_ms) = (None::<u64>, None::<u64>);
     loop {
         tokio::time::sleep(LOOK).await;
@@ -29,6 +32,13 @@ pub async fn run(shard: Rc<Shard>) {
             continue;
         }
         let now = shard.now_ms();
+        let (state, leads) = (&shard.view.state, shard.view.leads());
+        let wanted = compactor.look(now, state.revision(), state.compact_revision(), leads);
+        if let Some(revision) = wanted {
+            log!(Info, "starting auto compaction", "revision" => revision);
+            let compaction = CompactionRequest { revision, physical: false };
+            shard.propose_own(Request::Compact(compaction));
+        }
         let due = |said: Option<u64>| said.is_none_or(|at| now >= at + AGAIN_MS);
         if !is_published(&shard.node) && due(attributes_ms) {
             attributes_ms = Some(now);
