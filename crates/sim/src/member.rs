@@ -38,7 +38,7 @@ use crate::world::{Event, Whose, World};
 /// Bytes of a snapshot that travel in one piece.
 const PIECE_BYTES: usize = 2_048;
 /// So late applies who waits for the answers to its commit index.
-const APPLY_LATE_US: u64 = 20_000;
+const APPLY_LATE_US: u64 = 1_000_000;
 /// How often shards look at their deadlines.
 const SHARD_TICK_US: u64 = 50_000;
 

@@ -42,8 +42,8 @@ pub struct Happening {
 pub enum What {
     /// A member tells a stage of its work.
     Stage(usize, Trace),
-    /// Something came to the client, over this connection.
-    Told(u64, Told),
+    /// Something came to the client.
+    Told(Told),
     /// This connection of the client's is gone.
     Broken(u64),
 }
@@ -86,7 +86,7 @@ impl Script {
     /// Something has arrived at the client.
     pub fn on_told(&mut self, now: u64, connection: u64, told: Told) {
         if self.connections.contains_key(&connection) {
-            self.note(now, What::Told(connection, told));
+            self.note(now, What::Told(told));
         }
     }
 
@@ -223,9 +223,7 @@ impl World {
     /// A process has ended: its letters, whatever it was about to do, and its connections.
     pub fn scripted_connections_end(&mut self, member: usize, life: u64) {
         let Some(script) = &mut self.script else { return };
-        for hold in script.holds.iter_mut().filter(|hold| hold.from == member) {
-            hold.letters.clear();
-        }
+        script.holds.retain(|hold| hold.from != member);
         script.stopped.retain(|stopped| (stopped.member, stopped.life) != (member, life));
         let dead: Vec<u64> = script
             .connections

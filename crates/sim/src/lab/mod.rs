@@ -12,8 +12,19 @@
 //! experiment ends in claims. Each names the defect (a [`Mutant`]) with which one of them no longer holds, so that it is
 //! known to look at what it says it looks at.
 
+mod balance;
 mod bench;
+mod compaction;
+mod election;
+mod leader_dies;
+pub mod real;
+mod snapshot;
+mod stages;
 mod telling;
+mod watch_resume;
+mod when_applied;
+mod when_written;
+mod withhold_acks;
 mod write;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -37,7 +48,18 @@ pub struct Experiment {
 }
 
 /// All of them, in the order in which they are best read.
-pub const EXPERIMENTS: &[Experiment] = &[write::EXPERIMENT];
+pub const EXPERIMENTS: &[Experiment] = &[
+    write::EXPERIMENT,
+    withhold_acks::EXPERIMENT,
+    when_applied::EXPERIMENT,
+    when_written::EXPERIMENT,
+    leader_dies::EXPERIMENT,
+    election::EXPERIMENT,
+    snapshot::EXPERIMENT,
+    watch_resume::EXPERIMENT,
+    compaction::EXPERIMENT,
+    balance::EXPERIMENT,
+];
 
 /// The experiment of this name.
 pub fn find(name: &str) -> Option<&'static Experiment> {

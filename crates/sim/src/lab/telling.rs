@@ -252,9 +252,17 @@ pub fn revision(reply: &Reply) -> i64 {
     }
 }
 
+/// Bytes as people read them; what is long is cut.
+pub fn text(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    match text.char_indices().nth(24) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.into_owned(),
+    }
+}
+
 /// Keys and values that a range found.
 pub fn key_values(range: &RangeReply) -> Vec<(String, String)> {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     range
         .key_values
         .iter()

@@ -1,9 +1,11 @@
 //! `write`: one put, sent to a follower, the whole way to the answer and to the store.
 
+use raft::MessageKind;
 use replica::Trace;
 
 use crate::lab::Experiment;
 use crate::lab::bench::{Lab, before, when};
+use crate::lab::stages::{appended, applied, committed, framed, sent, sent_entries, synced};
 use crate::scenario::Mutant;
 
 pub const EXPERIMENT: Experiment = Experiment {
@@ -32,21 +34,14 @@ fn run(lab: &mut Lab) {
         _ => None,
     });
     let entry = entry.unwrap_or_default();
-    let synced = |t: &Trace| matches!(t, Trace::Synced { last } if *last >= entry);
-    let committed = |t: &Trace| matches!(t, Trace::Committed { index } if *index >= entry);
-    let applied = |t: &Trace| matches!(t, Trace::Applied { index } if *index >= entry);
-    let sends_entry = |t: &Trace| matches!(t, Trace::Sent { message, .. } if message.kind == raft::MessageKind::App && message.entries > 0);
     let acknowledges = |t: &Trace| {
         matches!(t, Trace::Sent { message, .. }
-            if message.kind == raft::MessageKind::AppResp && message.index >= entry)
+            if message.kind == MessageKind::AppResp && message.index >= entry)
     };
 
     let (asked_name, leader_name) = (asked + 1, leader + 1);
-    let forwarded = lab.at(
-        asked,
-        |t| matches!(t, Trace::Sent { message, .. } if message.kind == raft::MessageKind::Prop),
-    );
-    let numbered = lab.at(leader, |t| matches!(t, Trace::Appended { last, .. } if *last == entry));
+    let forwarded = lab.at(asked, sent(MessageKind::Prop));
+    let numbered = lab.at(leader, appended(entry));
     lab.claim(
         format!(
             "A follower decides nothing: member {asked_name} passes the put on as MsgProp, and the leader, member \
@@ -55,25 +50,26 @@ fn run(lab: &mut Lab) {
         before(forwarded, numbered),
     );
 
-    let (sent, leader_synced) = (lab.at(leader, sends_entry), lab.at(leader, synced));
+    let (leaves, leader_synced) = (lab.at(leader, sent_entries()), lab.at(leader, synced(entry)));
     lab.claim(
         format!(
             "The leader does not write first and send then: MsgApp leaves at {}, its own WAL is durable at {}. Disk and \
              network work side by side.",
-            when(sent),
+            when(leaves),
             when(leader_synced)
         ),
-        before(sent, leader_synced),
+        before(leaves, leader_synced),
     );
 
-    let honest = [asked, other].iter().all(|&m| before(lab.at(m, synced), lab.at(m, acknowledges)));
+    let honest =
+        [asked, other].iter().all(|&m| before(lab.at(m, synced(entry)), lab.at(m, acknowledges)));
     lab.claim(
         "A follower writes its WAL when the entry comes, and sends MsgAppResp only after its own sync.",
         honest,
     );
 
-    let commits = lab.at(leader, committed);
-    let durable = lab.members_by(commits, synced);
+    let commits = lab.at(leader, committed(entry));
+    let durable = lab.members_by(commits, synced(entry));
     lab.claim(
         format!(
             "Committed means durable on a majority: at {}, when the leader commits, {durable} of 3 logs hold the entry \
@@ -83,8 +79,8 @@ fn run(lab: &mut Lab) {
         durable >= 2,
     );
 
-    let learns = lab.at(asked, committed);
-    let applies = lab.at(asked, applied);
+    let learns = lab.at(asked, committed(entry));
+    let applies = lab.at(asked, applied(entry));
     let answered = lab.done_at(put);
     lab.claim(
         format!(
@@ -96,8 +92,7 @@ fn run(lab: &mut Lab) {
         before(commits, learns) && before(learns, applies) && before(applies, answered),
     );
 
-    let framed = |t: &Trace| matches!(t, Trace::FrameWritten { index } if *index >= entry);
-    let behind = (0..3).all(|m| before(lab.at(m, synced), lab.at(m, framed)));
+    let behind = (0..3).all(|m| before(lab.at(m, synced(entry)), lab.at(m, framed(entry))));
     lab.claim(
         "The store comes last, and nobody waits for it: on each member the frame with the entry is written only when \
          that member's own WAL has it on disk, and it is not even synced. What a crash takes from the store, the log \
