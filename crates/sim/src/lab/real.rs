@@ -13,8 +13,8 @@ use bytes::Bytes;
 use proto::etcdserverpb::PutRequest;
 use raft::{ConfChange, ConfChangeKind, Message};
 use replica::{
-    Bootstrap, Config, Founder, Identity, Incoming, Input, Lane, Names, Notice, Opened,
-    OutgoingSnapshot, Proposal, Proposals, Shard,
+    Bootstrap, Config, Founder, Identity, Input, Lane, Names, Notice, Opened, OutgoingSnapshot,
+    Proposal, Proposals, Receptions, Shard,
 };
 use state_machine::{Caller, Command, Member, Request};
 use vfs::Vfs;
@@ -158,7 +158,8 @@ fn stream(
     outgoing: OutgoingSnapshot,
 ) -> Result<(Message, replica::Received), String> {
     let OutgoingSnapshot { message, mut stream, .. } = outgoing;
-    let mut incoming = Incoming::create(vfs.clone(), receiver, &message)
+    let mut incoming = Receptions::default()
+        .begin(vfs.clone(), receiver, &message)
         .map_err(told("beginning to receive the snapshot"))?;
     while let Some(chunk) = stream.next_chunk().map_err(told("reading the snapshot"))? {
         incoming.write(&chunk).map_err(told("writing the snapshot"))?;
