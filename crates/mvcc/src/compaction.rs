@@ -89,6 +89,9 @@ impl Keyspace {
 
     /// Clears away a slice of what lies below the mark and below all pins: at most `keys_max` keys are looked at,
     /// at most 256 under one lock hold. Returns whether there is more to do now. Call it between entries.
+    ///
+    /// A mark counts here only once its frame is written. Reclaim drops from the disk what is not in the index, and must
+    /// not do so on account of a compaction that a crash could still take back.
     pub fn prune(&mut self, keys_max: usize) -> bool {
         let mut left = keys_max;
         while left > 0 {
@@ -103,7 +106,7 @@ impl Keyspace {
 
     fn prune_slice(&mut self, keys_max: usize) -> bool {
         let mut state = self.shared.write();
-        let floor = state.floor(&self.shared.pins);
+        let floor = state.floor(&self.shared.pins).min(self.writer.written_mark);
         let pruning = &mut self.writer.pruning;
         if pruning.pass.is_none() && floor > pruning.done {
             pruning.pass = Some((floor, Bytes::new()));
@@ -136,14 +139,14 @@ impl Keyspace {
             }
             None => {
                 pruning.done = floor;
-                state.floor(&self.shared.pins) > floor
+                state.floor(&self.shared.pins).min(self.writer.written_mark) > floor
             }
         }
     }
 
-    /// Takes over new places from reclaim ([`store::Reclaimed::Relocate`]); reports those dead that live no more,
-    /// and with the `last` batch tells the store that `job` is taken over. Call it between entries.
-    pub fn relocate(&mut self, job: u64, batch: &[Relocation], last: bool) {
+    /// Takes over new places from reclaim ([`store::Reclaimed::Relocate`]); reports those dead that live no more. Call it
+    /// between entries.
+    pub fn relocate(&mut self, batch: &[Relocation]) {
         let builder = &mut self.writer.builder;
         for slice in batch.chunks(CHANGES_PER_LOCK) {
             let mut state = self.shared.write();
@@ -158,9 +161,6 @@ impl Keyspace {
                 }
             }
         }
-        if last {
-            builder.relocated(job);
-        }
     }
 
     /// Dead puts that are no longer on disk ([`store::Reclaimed::Gone`]): tombstones that guarded them may go.
@@ -169,7 +169,7 @@ impl Keyspace {
         let builder = &mut self.writer.builder;
         for slice in gone.chunks(CHANGES_PER_LOCK) {
             let mut state = self.shared.write();
-            let floor = state.floor(&self.shared.pins);
+            let floor = state.floor(&self.shared.pins).min(self.writer.written_mark);
             let state = &mut *state;
             for gone in slice {
                 let values = &mut state.values;

@@ -223,13 +223,7 @@ impl Member {
                     self.end_entry();
                     self.flush();
                 }
-                Reclaimed::Waiting => {
-                    self.end_entry();
-                    self.flush();
-                }
-                Reclaimed::Relocate { job, batch, last } => {
-                    self.keyspace.relocate(job, &batch, last);
-                }
+                Reclaimed::Relocate(batch) => self.keyspace.relocate(&batch),
                 Reclaimed::Gone(gone) => self.keyspace.gone(&gone),
                 Reclaimed::Copied { .. } | Reclaimed::Swapped { .. } => {}
             }
@@ -512,6 +506,7 @@ fn run(steps: Vec<Step>, options: Options) {
                 member.keyspace.publish();
                 (published, model.mark) = (model.current, mark);
                 pins.clear();
+                member.flush();
                 while member.keyspace.prune(100) {}
                 member.flush();
                 member.reclaim();

@@ -70,8 +70,10 @@ pub(crate) struct Writer {
     pub mark: i64,
     /// Every put at or below this main revision has been written to disk.
     pub written: i64,
-    /// Frames on their way to disk: the last entry of each, and the current revision then.
-    pub frames: VecDeque<(u64, i64)>,
+    /// The mark as of the last frame that has been written. What lies below it may go.
+    pub written_mark: i64,
+    /// Frames on their way to disk: the last entry of each, and the current revision and the mark then.
+    pub frames: VecDeque<(u64, i64, i64)>,
     /// Changes not yet published.
     pub events: Vec<Event>,
     pub pruning: Pruning,
@@ -84,6 +86,7 @@ impl Keyspace {
             current: state.published,
             mark: state.mark,
             written: state.published,
+            written_mark: state.mark,
             frames: VecDeque::new(),
             events: Vec::new(),
             pruning,
@@ -173,17 +176,19 @@ impl Keyspace {
     pub fn take_frame(&mut self) -> Option<Frame> {
         let frame = self.writer.builder.take_frame()?;
         if let Some((index, _)) = frame.applied() {
-            self.writer.frames.push_back((index, self.writer.current));
+            self.writer.frames.push_back((index, self.writer.current, self.writer.mark));
         }
         Some(frame)
     }
 
     /// Every frame up to the one whose last entry is `index` has been written: its values can be read from disk,
-    /// and may leave the memory.
+    /// and may leave the memory; and what its compactions left behind may be pruned.
     pub fn frame_written(&mut self, index: u64) {
         let writer = &mut self.writer;
-        while let Some((_, revision)) = writer.frames.pop_front_if(|(last, _)| *last <= index) {
-            writer.written = revision;
+        while let Some((_, revision, mark)) =
+            writer.frames.pop_front_if(|(last, ..)| *last <= index)
+        {
+            (writer.written, writer.written_mark) = (revision, mark);
         }
         self.shared.write().values.shrink(writer.written, CHANGES_PER_LOCK);
     }

@@ -138,7 +138,13 @@ impl Runner for Play {
                 self.end_entry();
                 self.publish(false, &mut out);
             }
-            "prune" => while self.keyspace.prune(64) {},
+            // What a compaction left behind goes when the compaction is written.
+            "prune" => {
+                if let Some((index, _)) = self.keyspace.take_frame().and_then(|f| f.applied()) {
+                    self.keyspace.frame_written(index);
+                }
+                while self.keyspace.prune(64) {}
+            }
             "hash" => {
                 let hash = self.reader.hash_kv(0)?;
                 writeln!(out, "{:08x} compacted at {}", hash.hash, hash.compact_revision)?;

@@ -10,7 +10,7 @@ use raft::{ConfState, Entry, HardState, Index, Message, NodeId, Term};
 use state_machine::{LeaseChange, LeaseInfo};
 use wal::SnapshotRecord;
 
-use crate::output::ToShard;
+use crate::output::{Space, ToShard};
 use crate::snapshot::{Imported, Received, SnapshotStream};
 use crate::trace::Trace;
 
@@ -127,6 +127,8 @@ pub enum FlushJob {
     Discard(Received),
     /// One bounded slice of reclaiming space.
     Reclaim,
+    /// Look for room: somebody else may have made some on a disk that was full.
+    Retry,
 }
 
 /// What the flush worker has done.
@@ -197,6 +199,8 @@ pub struct ApplyReport {
     pub applied: Option<(Index, Term)>,
     /// Bytes in the frame under construction.
     pub pending_bytes: usize,
+    /// The store is to be told something by a frame, though it brings no entry.
+    pub has_notes: bool,
     /// Leases granted, revoked and changed, in order.
     pub leases: Vec<LeaseChange>,
     /// Whether the membership entry at the end of the batch was accepted.
@@ -268,8 +272,10 @@ pub enum FlushReport {
     Imported(Box<Imported>),
     /// A slice of reclaim is done.
     Reclaimed(store::Reclaimed),
-    /// The disk is full: frames wait in the worker until reclaim has made room.
-    Full,
+    /// How much room there is, when that changes and after each `Retry`.
+    Space(Space),
+    /// Something in the store cannot be read, in words.
+    Damage(String),
 }
 
 /// What was read.

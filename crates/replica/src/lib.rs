@@ -52,7 +52,7 @@ pub use job::{
     FlushJob, FlushReport, LogDone, LogJob, LogReport, ReadDone, ReadJob, ReadReport, Verdict,
 };
 pub use output::{
-    Answer, Applied, LeaseAnswer, LeaseRefusal, LeaseTime, Notice, Output, Refusal, ToShard,
+    Answer, Applied, LeaseAnswer, LeaseRefusal, LeaseTime, Notice, Output, Refusal, Space, ToShard,
 };
 pub use recovery::{OpenError, Opened, identity, open};
 pub use replica::Replica;

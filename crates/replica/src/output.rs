@@ -187,6 +187,19 @@ pub struct Applied {
     pub result: Result<Reply, state_machine::Error>,
 }
 
+/// How much room the store finds on its disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Space {
+    /// Enough.
+    #[default]
+    Plenty,
+    /// What was set aside for this day is in use, or could not be set aside.
+    Short,
+    /// None: frames wait in memory. Reclaim goes on with what was set aside for it; when too much waits, nothing more is
+    /// applied and no proposals are taken, until there is room again.
+    Full,
+}
+
 /// What the driver should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
@@ -216,6 +229,10 @@ pub enum Notice {
         /// The last index that is gone.
         index: Index,
     },
+    /// The store finds more room on its disk than before, or less.
+    Space(Space),
+    /// Something on the disk cannot be read any more, in a sentence that says what and where.
+    Damage(String),
     /// Everything applied is written and synced, and leadership handed over where somebody could take it.
     Stopped,
     /// A write, a sync or a rule failed. The process must end now; nothing is retried.

@@ -39,7 +39,7 @@ use crate::job::{
     Append, ApplyJob, ApplyReport, CutFrame, FlushJob, FlushReport, LogJob, LogReport, ReadJob,
     ReadReport, Verdict,
 };
-use crate::output::{Notice, Output};
+use crate::output::{Notice, Output, Space};
 use crate::snapshot::{OutgoingSnapshot, Received};
 use crate::trace::{Said, Trace};
 
@@ -107,6 +107,8 @@ struct ApplySide {
 struct StoreSide {
     // Bytes in the frame under construction as of apply's last report.
     pending_bytes: usize,
+    // The next frame would bring more than entries.
+    has_notes: bool,
     // What is applied up to here has been cut into frames.
     framed: Index,
     cut_in_flight: bool,
@@ -121,7 +123,20 @@ struct StoreSide {
     synced: (Index, Term),
     sync_in_flight: bool,
     reclaim: Reclaim,
-    full: bool,
+    space: Space,
+    // Room is to be looked for; or it is being done.
+    retry: Retry,
+}
+
+/// Whether somebody looks for room on a disk that was full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Retry {
+    /// Not before the next tick.
+    Idle,
+    /// Somebody is to look.
+    Due,
+    /// Somebody is looking.
+    InFlight,
 }
 
 /// Who is next with reclaim.
@@ -135,7 +150,9 @@ enum Reclaim {
     Flush,
     /// Apply takes over what the slice found.
     Apply,
-    /// The frame with apply's word must be written first.
+    /// Apply is to end the growing segment.
+    Roll,
+    /// The frame that tells of the new segment must be written first.
     Frame,
 }
 
@@ -252,6 +269,7 @@ impl Pipeline {
             },
             store: StoreSide {
                 pending_bytes: 0,
+                has_notes: false,
                 framed: applied.0,
                 cut_in_flight: false,
                 last_cut_tick: 0,
@@ -264,7 +282,8 @@ impl Pipeline {
                 synced: applied,
                 sync_in_flight: false,
                 reclaim: Reclaim::Due,
-                full: false,
+                space: Space::Plenty,
+                retry: Retry::Idle,
             },
             offered: None,
             install: None,
@@ -281,8 +300,13 @@ impl Pipeline {
         let now = self.tick;
         self.outgoing
             .retain(|_, outgoing| !matches!(outgoing, Outgoing::Sent(_, until) if *until <= now));
-        if self.store.full && self.store.reclaim == Reclaim::Idle {
-            self.store.reclaim = Reclaim::Due;
+        if self.store.space != Space::Plenty {
+            if self.store.retry == Retry::Idle {
+                self.store.retry = Retry::Due;
+            }
+            if self.store.reclaim == Reclaim::Idle {
+                self.store.reclaim = Reclaim::Due;
+            }
         }
     }
 
@@ -396,6 +420,7 @@ impl Pipeline {
         self.apply.jobs =
             self.apply.jobs.checked_sub(report.entry_jobs).expect("a job reported twice");
         self.store.pending_bytes = report.pending_bytes;
+        self.store.has_notes = report.has_notes;
         self.apply.prune_due = report.prune_due;
         self.apply.prune_in_flight = false;
         let mut applied = Applied { leases: report.leases, restored_leases: None };
@@ -413,10 +438,9 @@ impl Pipeline {
         if report.cuts > 0 {
             self.store.cut_in_flight = false;
             self.store.framed = self.store.framed.max(self.apply.applied.0);
-            let quiet =
-                self.store.held.is_empty() && self.store.writing == 0 && !self.store.sync_in_flight;
+            let quiet = self.store.held.is_empty() && self.store.writing == 0;
             if report.frames.is_empty() && quiet && self.store.reclaim == Reclaim::Frame {
-                // Apply's word is durable already; the next frame wakes reclaim.
+                // The segment was empty, and there is nothing to tell; the next frame wakes reclaim.
                 self.store.reclaim = Reclaim::Idle;
             }
         }
@@ -432,8 +456,12 @@ impl Pipeline {
             self.end_install(exchanged.index, exchanged.term, raft, out);
             applied.restored_leases = Some(exchanged.leases);
         }
-        if report.reclaimed > 0 && self.store.reclaim == Reclaim::Apply {
-            self.store.reclaim = Reclaim::Due;
+        if report.reclaimed > 0 {
+            self.store.reclaim = match self.store.reclaim {
+                Reclaim::Apply => Reclaim::Due,
+                Reclaim::Roll => Reclaim::Frame,
+                other => other,
+            };
         }
         applied
     }
@@ -446,7 +474,6 @@ impl Pipeline {
                     self.store.writing.checked_sub(1).expect("a frame written twice");
                 self.store.writing_bytes -= bytes as u64;
                 self.store.unsynced_bytes += bytes as u64;
-                self.store.full = false;
                 if let Some(index) = last {
                     self.store.written = index;
                     out.apply.push(ApplyJob::FrameWritten(index));
@@ -462,9 +489,6 @@ impl Pipeline {
                 if by_job {
                     self.store.sync_in_flight = false;
                     self.store.unsynced_bytes = 0;
-                    if self.store.reclaim == Reclaim::Frame {
-                        self.store.reclaim = Reclaim::Due;
-                    }
                 }
             }
             FlushReport::Pinned { to, stream } => {
@@ -495,18 +519,27 @@ impl Pipeline {
                 out.apply.push(ApplyJob::Exchange(imported));
             }
             FlushReport::Reclaimed(reclaimed) => {
-                use store::Reclaimed::{Copied, Gone, Idle, Relocate, Roll, Swapped, Waiting};
+                use store::Reclaimed::{Copied, Gone, Idle, Relocate, Roll, Swapped};
                 self.store.reclaim = match &reclaimed {
                     Idle => Reclaim::Idle,
                     Copied { .. } | Swapped { .. } => Reclaim::Due,
-                    Waiting => Reclaim::Frame,
-                    Roll | Relocate { .. } | Gone(_) => Reclaim::Apply,
+                    Roll => Reclaim::Roll,
+                    Relocate(_) | Gone(_) => Reclaim::Apply,
                 };
-                if self.store.reclaim == Reclaim::Apply {
+                if matches!(self.store.reclaim, Reclaim::Apply | Reclaim::Roll) {
                     out.apply.push(ApplyJob::Reclaimed(reclaimed));
                 }
             }
-            FlushReport::Full => self.store.full = true,
+            FlushReport::Space(space) => {
+                if self.store.retry == Retry::InFlight {
+                    self.store.retry = Retry::Idle;
+                }
+                if self.store.space != space {
+                    self.store.space = space;
+                    out.notices.push(Notice::Space(space));
+                }
+            }
+            FlushReport::Damage(what) => out.notices.push(Notice::Damage(what)),
         }
     }
 
@@ -541,6 +574,7 @@ impl Pipeline {
         self.pin_snapshots(out);
         self.fetch(out);
         self.reclaim(out);
+        self.look_for_room(out);
         self.prune(out);
         raft.evict(self.limits.log_memory_bytes);
         self.check(raft);
@@ -755,7 +789,7 @@ impl Pipeline {
             || matches!(self.log.mark, Mark::Wanted(target) if store.framed < target)
             || self.finishing.is_some()
             || store.reclaim == Reclaim::Frame && store.writing == 0 && store.held.is_empty();
-        if due && (applied > store.framed || store.reclaim == Reclaim::Frame) {
+        if due && (applied > store.framed || store.has_notes || store.reclaim == Reclaim::Frame) {
             store.cut_in_flight = true;
             store.last_cut_tick = self.tick;
             out.apply.push(ApplyJob::CutFrame);
@@ -787,8 +821,7 @@ impl Pipeline {
             return;
         }
         let awaited = matches!(self.log.mark, Mark::Wanted(target) if self.store.written >= target)
-            || self.finishing.is_some_and(|target| self.store.written >= target)
-            || self.store.reclaim == Reclaim::Frame;
+            || self.finishing.is_some_and(|target| self.store.written >= target);
         let log_syncs = self.log.in_flight.iter().any(|append| append.sync);
         if awaited || self.store.unsynced_bytes >= self.limits.store_sync_bytes && !log_syncs {
             self.store.sync_in_flight = true;
@@ -870,6 +903,13 @@ impl Pipeline {
         {
             self.store.reclaim = Reclaim::Flush;
             out.flush.push(FlushJob::Reclaim);
+        }
+    }
+
+    fn look_for_room(&mut self, out: &mut Output) {
+        if self.store.retry == Retry::Due && self.install.is_none() {
+            self.store.retry = Retry::InFlight;
+            out.flush.push(FlushJob::Retry);
         }
     }
 

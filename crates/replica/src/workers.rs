@@ -24,7 +24,7 @@ use crate::job::{
     Append, ApplyDone, ApplyJob, ApplyReport, Completion, CutFrame, Exchanged, Failure, FlushDone,
     FlushJob, FlushReport, LogDone, LogJob, LogReport, ReadDone, ReadJob, ReadReport, Verdict,
 };
-use crate::output::{Applied, ToShard};
+use crate::output::{Applied, Space, ToShard};
 use crate::recovery;
 use crate::replica::to_tables;
 use crate::snapshot::{Imported, Received, SnapshotStream};
@@ -312,6 +312,7 @@ impl ApplyWorker {
         }
         report.prune_due = self.prune_due;
         report.pending_bytes = self.machine.keyspace().builder().pending_bytes();
+        report.has_notes = self.machine.keyspace().builder().has_notes();
         ApplyDone {
             completion: Some(Completion::Apply(Box::new(report))),
             trace: std::mem::take(&mut gathered.trace),
@@ -347,7 +348,11 @@ impl ApplyWorker {
                     report.frames.push(CutFrame { last, bytes: frame.bytes(), frame });
                 }
             }
-            ApplyJob::FrameWritten(index) => self.machine.keyspace().frame_written(index.0),
+            ApplyJob::FrameWritten(index) => {
+                self.machine.keyspace().frame_written(index.0);
+                // A compaction in it counts from now on.
+                self.prune_due = true;
+            }
             ApplyJob::Prune => self.prune_due = true,
             ApplyJob::Exchange(imported) => {
                 let Imported { index, term, keyspace, rows } = *imported;
@@ -376,14 +381,9 @@ impl ApplyWorker {
                 let keyspace = self.machine.keyspace();
                 match reclaimed {
                     Reclaimed::Roll => keyspace.builder().roll(),
-                    Reclaimed::Relocate { job, batch, last } => {
-                        keyspace.relocate(job, &batch, last)
-                    }
+                    Reclaimed::Relocate(batch) => keyspace.relocate(&batch),
                     Reclaimed::Gone(gone) => keyspace.gone(&gone),
-                    Reclaimed::Idle
-                    | Reclaimed::Copied { .. }
-                    | Reclaimed::Waiting
-                    | Reclaimed::Swapped { .. } => {}
+                    Reclaimed::Idle | Reclaimed::Copied { .. } | Reclaimed::Swapped { .. } => {}
                 }
             }
         }
@@ -512,6 +512,10 @@ pub struct FlushWorker {
     standing: Arc<Standing>,
     // Frames that found the disk full, in order.
     stalled: VecDeque<CutFrame>,
+    // As last reported.
+    space: Space,
+    // What was last said to be damaged.
+    damage: String,
     written: Option<(Index, Term)>,
     failed: bool,
     tracing: bool,
@@ -537,6 +541,8 @@ impl FlushWorker {
             reader,
             standing,
             stalled: VecDeque::new(),
+            space: Space::Plenty,
+            damage: String::new(),
             written: None,
             failed: false,
             tracing: false,
@@ -565,6 +571,9 @@ impl FlushWorker {
             }
         }
         self.publish_sizes();
+        if self.space() != self.space {
+            self.report_space(&mut reports);
+        }
         let trace = match self.tracing {
             true => reports.iter().filter_map(trace_of).collect(),
             false => Vec::new(),
@@ -575,7 +584,11 @@ impl FlushWorker {
     fn run_one(&mut self, job: FlushJob, reports: &mut Vec<FlushReport>) -> Result<(), Failure> {
         match job {
             FlushJob::Write(frame) => {
-                self.stalled.push_back(*frame);
+                let mut frame = *frame;
+                if !self.stalled.is_empty() {
+                    self.flusher()?.note(&mut frame.frame);
+                }
+                self.stalled.push_back(frame);
                 self.write_stalled(reports)?;
             }
             FlushJob::Sync => {
@@ -615,19 +628,38 @@ impl FlushWorker {
                 }
             }
             FlushJob::Reclaim => {
-                let goal = if self.stalled.is_empty() { Goal::Bounded } else { Goal::Everything };
+                let goal = match self.space() {
+                    Space::Plenty => Goal::Bounded,
+                    Space::Short | Space::Full => Goal::Everything,
+                };
                 let reader = self.reader.clone();
                 let mut is_live = |key: &[u8], revision| reader.is_live(key, revision);
                 let reclaimed = match self.flusher()?.reclaim(goal, RECLAIM_BYTES, &mut is_live) {
                     Ok(reclaimed) => reclaimed,
-                    // The store leaves a source that cannot be read alone from now on, and reads of it say so.
-                    Err(store::ReclaimError::Full | store::ReclaimError::Source(_)) => {
+                    Err(store::ReclaimError::Full) => Reclaimed::Idle,
+                    Err(store::ReclaimError::Source(error)) => {
+                        self.report_damage(
+                            format!(
+                                "space could not be reclaimed from a segment of the store: {error}"
+                            ),
+                            reports,
+                        );
                         Reclaimed::Idle
                     }
                     Err(error) => return Err(failure("space could not be reclaimed", &error)),
                 };
+                if matches!(reclaimed, Reclaimed::Idle) && !self.stalled.is_empty() {
+                    let lent = self.flusher()?.lend_spare();
+                    lent.map_err(|error| failure("the spare could not be lent", &error))?;
+                }
                 reports.push(FlushReport::Reclaimed(reclaimed));
                 self.write_stalled(reports)?;
+            }
+            FlushJob::Retry => {
+                self.write_stalled(reports)?;
+                let set = self.flusher()?.set_aside();
+                set.map_err(|error| failure("no segment could be set aside", &error))?;
+                self.report_space(reports);
             }
         }
         Ok(())
@@ -635,7 +667,7 @@ impl FlushWorker {
 
     /// Writes what waits, in order, until the disk is full.
     fn write_stalled(&mut self, reports: &mut Vec<FlushReport>) -> Result<(), Failure> {
-        while let Some(frame) = self.stalled.pop_front() {
+        while let Some(mut frame) = self.stalled.pop_front() {
             match self.flusher()?.write(&frame.frame) {
                 Ok(written) => {
                     // A seal comes before the frame, so what it made durable was written before.
@@ -648,8 +680,8 @@ impl FlushWorker {
                     reports.push(FlushReport::Written { last: frame.last, bytes: frame.bytes });
                 }
                 Err(store::WriteError::Full) => {
+                    self.flusher()?.note(&mut frame.frame);
                     self.stalled.push_front(frame);
-                    reports.push(FlushReport::Full);
                     return Ok(());
                 }
                 Err(error) => return Err(failure("a frame could not be written", &error)),
@@ -673,6 +705,27 @@ impl FlushWorker {
         Ok(Imported { index, term, keyspace: opened.keyspace, rows: opened.rows })
     }
 
+    fn space(&self) -> Space {
+        match &self.flusher {
+            _ if !self.stalled.is_empty() => Space::Full,
+            Some(flusher) if flusher.is_short() => Space::Short,
+            _ => Space::Plenty,
+        }
+    }
+
+    fn report_space(&mut self, reports: &mut Vec<FlushReport>) {
+        self.space = self.space();
+        reports.push(FlushReport::Space(self.space));
+    }
+
+    /// Whatever cannot be read is met again with every attempt, and said once.
+    fn report_damage(&mut self, what: String, reports: &mut Vec<FlushReport>) {
+        if self.damage != what {
+            self.damage.clone_from(&what);
+            reports.push(FlushReport::Damage(what));
+        }
+    }
+
     fn flusher(&mut self) -> Result<&mut Flusher, Failure> {
         self.flusher.as_mut().ok_or_else(|| closed("the store is used"))
     }
@@ -694,7 +747,10 @@ fn trace_of(report: &FlushReport) -> Option<Trace> {
             Some(Trace::SnapshotPinned { to: *to, index: stream.place().0 })
         }
         FlushReport::Imported(imported) => Some(Trace::SnapshotImported { index: imported.index }),
-        FlushReport::NotPinned { .. } | FlushReport::Reclaimed(_) | FlushReport::Full => None,
+        FlushReport::NotPinned { .. }
+        | FlushReport::Reclaimed(_)
+        | FlushReport::Space(_)
+        | FlushReport::Damage(_) => None,
     }
 }
 

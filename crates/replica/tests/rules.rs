@@ -29,6 +29,10 @@
 //! 18. an expiry is appended by the leader of the term, and never forwarded          `an_expiry_is_never_forwarded`
 //!                                                                                   `an_expiry_dies_with_the_term_in_which_it_was_decided`
 //! 19. keep-alives wait for apply, followers name the leader                         `a_keep_alive_goes_to_the_leader`
+//! Trouble with the disk
+//! 22. a full disk stops no read and loses nothing, and room that is made is found   `a_compaction_makes_room_on_a_full_disk`,
+//!     `reclaim_does_not_wait_for_a_frame_that_waits_for_reclaim`, `room_that_was_made_by_hand_is_found`
+//! 23. what a member holds for a disk that takes nothing is bounded                  `a_follower_that_cannot_write_holds_…`
 //! The end
 //! 20. a failed sync ends the member, and nothing leaves                             `a_failed_sync_is_final`
 //! 21. leadership is handed over, and what is applied is durable                     `the_end_hands_leadership_over`
@@ -38,6 +42,7 @@
 
 mod house;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use house::*;
@@ -1103,7 +1108,7 @@ fn a_tail_torn_after_a_jump_of_terms_does_no_harm() {
 fn the_log_of_another_is_not_touched() {
     let disk = Node::new(config(1), Bootstrap::New(founders(&[1]))).vfs;
     disk.crash();
-    let log = std::path::Path::new("/data/member/wal");
+    let log = Path::new("/data/member/wal");
     let leftover = log.join("0.tmp");
     disk.open(&leftover, vfs::OpenMode::Create).unwrap();
     let mut other = config(2);
@@ -1114,6 +1119,129 @@ fn the_log_of_another_is_not_touched() {
     assert!(disk.exists(&leftover).unwrap());
     open(Arc::new(disk.clone()), config(1), Bootstrap::Restart).unwrap();
     assert!(!disk.exists(&leftover).unwrap(), "its owner mends it");
+}
+
+/// A lone member with small segments. Its disk has room for the log, what is set aside, and one more segment of the store.
+fn on_a_small_disk() -> House {
+    let mut house = House::with(&[1], |mut config| {
+        config.segment_bytes = SegmentBytes { wal: 4 << 20, store: 64 << 10 };
+        config.limits.frame_bytes = 4_000;
+        config.limits.unflushed_bytes = 100_000;
+        config
+    });
+    house.elect();
+    let vfs = house.node(1).vfs.clone();
+    vfs.set_capacity(Some(vfs.used() + (80 << 10)));
+    house
+}
+
+/// Overwrites one key until there is so little space. All of it is acknowledged, whatever the disk says.
+fn write_until(house: &mut House, space: Space) {
+    for n in 0..200 {
+        if house.node(1).notices.contains(&Notice::Space(space)) {
+            return;
+        }
+        let id = house.node(1).put("k", &format!("{n}{}", "v".repeat(4_000)));
+        house.settle();
+        assert!(house.node(1).is_acknowledged(id), "put {n}");
+    }
+    panic!("the disk does not fill");
+}
+
+fn last_space(node: &Node) -> Option<Space> {
+    let space = |notice: &Notice| match notice {
+        Notice::Space(space) => Some(*space),
+        _ => None,
+    };
+    node.notices.iter().rev().find_map(space)
+}
+
+fn compact_now(house: &mut House) {
+    let revision = house.node(1).view().state.revision();
+    let id = house.node(1).propose(compact_request(revision));
+    house.settle();
+    assert!(house.node(1).is_acknowledged(id));
+}
+
+fn writes_go_on(house: &mut House) {
+    for n in 0..60 {
+        let id = house.node(1).put("k", &format!("{n}{}", "w".repeat(4_000)));
+        house.settle();
+        assert!(house.node(1).is_acknowledged(id));
+        if n % 10 == 9 {
+            compact_now(house);
+            house.ticks(12);
+        }
+    }
+    assert_eq!(house.node(1).fatal(), None);
+    assert_eq!(last_space(house.node(1)), Some(Space::Plenty));
+    let hash = house.node(1).hash();
+    house.node(1).cut_power(3);
+    house.node(1).open(Bootstrap::Restart).unwrap();
+    house.elect();
+    assert_eq!(house.node(1).hash(), hash);
+}
+
+/// The disk fills; what was set aside lets the frames go on, with the compaction among them that makes room again.
+#[test]
+fn a_compaction_makes_room_on_a_full_disk() {
+    let mut house = on_a_small_disk();
+    write_until(&mut house, Space::Short);
+    compact_now(&mut house);
+    // A frame with the compaction, a frame with what it killed.
+    house.ticks(25);
+    assert_eq!(last_space(house.node(1)), Some(Space::Plenty));
+    writes_go_on(&mut house);
+}
+
+/// The frame that finds no room is the one that would tell reclaim what died, and the room is what reclaim would make:
+/// neither may wait for the other. The compaction is written; what it killed is known to memory alone.
+#[test]
+fn reclaim_does_not_wait_for_a_frame_that_waits_for_reclaim() {
+    let mut house = on_a_small_disk();
+    let vfs = house.node(1).vfs.clone();
+    for n in 0..20 {
+        house.node(1).put("k", &format!("{n}{}", "v".repeat(4_000)));
+        house.settle();
+    }
+    house.ticks(12);
+    house.node(1).hold(Worker::Flush);
+    compact_now(&mut house);
+    house.node(1).release(Worker::Flush);
+    // Nobody may have room but reclaim, which has its spare.
+    vfs.unlink("/data/member/store/reserve".as_ref()).unwrap();
+    vfs.set_capacity(Some(vfs.used()));
+    write_until(&mut house, Space::Full);
+    house.ticks(15);
+    assert_ne!(last_space(house.node(1)), Some(Space::Full));
+    vfs.set_capacity(Some(vfs.used() + (160 << 10)));
+    house.ticks(2);
+    writes_go_on(&mut house);
+}
+
+/// Everything on the disk lives, so nothing can be reclaimed. The member goes on until so much waits in memory that it takes
+/// nothing more, and waits there; when somebody makes room it goes on by itself.
+#[test]
+fn room_that_was_made_by_hand_is_found() {
+    let mut house = on_a_small_disk();
+    write_until(&mut house, Space::Full);
+    for n in 0..200 {
+        if !house.node(1).replica().takes_proposals() {
+            break;
+        }
+        house.node(1).put("k", &format!("{n}{}", "x".repeat(4_000)));
+        house.settle();
+    }
+    assert!(!house.node(1).replica().takes_proposals(), "what waits is not bounded");
+    house.ticks(30);
+    assert_eq!(house.node(1).fatal(), None);
+    assert_eq!(last_space(house.node(1)), Some(Space::Full));
+    let vfs = house.node(1).vfs.clone();
+    vfs.set_capacity(Some(vfs.used() + (1 << 20)));
+    house.ticks(3);
+    assert_eq!(last_space(house.node(1)), Some(Space::Plenty));
+    assert!(house.node(1).replica().takes_proposals());
+    writes_go_on(&mut house);
 }
 
 /// What a power cut may make of a disk: nothing that was not synced is kept, or all of it, or all but the end of one

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use raft::NodeId;
 use replica::{
-    Bootstrap, FlushJob, Identity, Input, LeaseAnswer, LeaseTime, Notice, Output, Replica,
+    Bootstrap, FlushJob, Identity, Input, LeaseAnswer, LeaseTime, Notice, Output, Replica, Space,
 };
 use vfs::Vfs;
 
@@ -668,6 +668,20 @@ fn on_notice(node: &Arc<Node>, notice: Notice, news: &mut News) -> bool {
         Notice::LogReleased { index } => {
             log!(Info, "released files of the log", "index" => index.0)
         }
+        Notice::Space(Space::Plenty) => log!(Info, "the disk of the store has room again"),
+        Notice::Space(Space::Short) => log!(
+            Warn, "the disk of the store is nearly full: what was set aside is in use",
+            "advice" => "make room on it, or compact and delete"
+        ),
+        Notice::Space(Space::Full) => log!(
+            Error, "the disk of the store is full: what is applied waits in memory to be written, and soon no more is taken",
+            "advice" => "make room on it"
+        ),
+        Notice::Damage(what) => log!(
+            Error, "data on the disk is damaged",
+            "what" => what,
+            "advice" => "replace the member while the others have the data"
+        ),
         Notice::Stopped => return true,
         Notice::Fatal(failure) => fatal(&failure.to_string()),
     }

@@ -602,6 +602,8 @@ impl World {
             }
             Notice::Fatal(failure) => self.failed(m, &failure),
             Notice::Removed => self.violate(format!("member {} was removed by nobody", m + 1)),
+            Notice::Space(_) => self.violate(format!("member {} has a disk without end", m + 1)),
+            Notice::Damage(what) => self.violate(format!("member {}: {what}", m + 1)),
             Notice::Ready | Notice::Membership(_) => {}
         }
     }

@@ -13,8 +13,8 @@
 //! Invariants:
 //! - A frame lies in one segment; the next segment is chosen between frames, by the builder alone, for places
 //!   cannot change afterwards. Segments that grow have even numbers.
-//! - Frames reach the flusher in the order they were taken, none is left out. What rides in a frame (deaths,
-//!   confirmations of reclaim) is therefore known to the flusher no earlier than the entries it follows from.
+//! - Frames reach the flusher in the order they were taken, none is left out. The deaths that ride in one are counts,
+//!   for choosing what to reclaim; nothing waits for them.
 
 use std::collections::BTreeMap;
 
@@ -52,7 +52,6 @@ pub struct Frame {
     /// Bytes of the frame in the file, with its header.
     pub(crate) bytes: u32,
     pub(crate) dead: BTreeMap<u32, Dead>,
-    pub(crate) relocated: Option<u64>,
 }
 
 impl Frame {
@@ -96,7 +95,6 @@ pub struct Builder {
     applied: Option<(u64, u64)>,
     last_index: u64,
     dead: BTreeMap<u32, Dead>,
-    relocated: Option<u64>,
     roll_wanted: bool,
     /// The segment was left on request: the flusher must hear of it though nothing is written yet.
     announce: bool,
@@ -116,7 +114,6 @@ impl Builder {
             applied: None,
             last_index: resume.applied_index,
             dead: BTreeMap::new(),
-            relocated: None,
             roll_wanted: false,
             announce: false,
         }
@@ -218,14 +215,6 @@ impl Builder {
         dead.bytes += u64::from(location.len);
     }
 
-    /// All relocations of reclaim job `job` have been taken into the index (and [`Builder::dead`] was called
-    /// with the new location of those whose record no longer lives). The word reaches the flusher with the
-    /// next frame; the old segments go only when that frame is durable, so that nothing is dropped on account
-    /// of an entry that a crash could take back.
-    pub fn relocated(&mut self, job: u64) {
-        self.relocated = Some(job);
-    }
-
     /// The frame after the one under construction begins a new segment, so that the present one can be
     /// sealed and reclaimed ([`crate::Reclaimed::Roll`]). Changes nothing if the segment is empty.
     pub fn roll(&mut self) {
@@ -240,6 +229,11 @@ impl Builder {
             } else {
                 FRAME_HEADER_BYTES as usize
             }
+    }
+
+    /// Whether the next frame has something to tell besides records: deaths, or that a segment was left.
+    pub fn has_notes(&self) -> bool {
+        self.announce || self.roll_wanted || !self.dead.is_empty()
     }
 
     /// Index of the last ended entry.
@@ -258,7 +252,7 @@ impl Builder {
                 self.next_segment();
                 self.announce = true;
             }
-            if !self.announce && self.dead.is_empty() && self.relocated.is_none() {
+            if !self.announce && self.dead.is_empty() {
                 return None;
             }
         }
@@ -270,7 +264,6 @@ impl Builder {
             records: std::mem::replace(&mut self.records, Vec::with_capacity(self.ended)),
             bytes: self.next - self.frame_start,
             dead: std::mem::take(&mut self.dead),
-            relocated: self.relocated.take(),
         };
         self.announce = false;
         self.ended = 0;

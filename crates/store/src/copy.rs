@@ -1,15 +1,16 @@
 //! Segments written whole, by reclaim and by imports: nothing names them before they are sealed and synced.
 
-use std::io;
-
 use crate::footer::{FooterBuilder, Trailer};
 use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, Identity};
 use crate::live::Usage;
 use crate::record::{Location, Meta, Place};
 use crate::segment::{Handle, SEGMENT_HEADER_BYTES};
+use crate::store::MakeError;
 
 /// A frame is closed when it has so many bytes.
 const FRAME_BYTES: usize = 256 << 10;
+/// The file is synced whenever so many bytes are not, so that no sync is a long one: others of this disk wait for it.
+const SYNC_BYTES: u32 = 4 << 20;
 
 /// Writes a segment from its beginning to its seal.
 pub(crate) struct CopyWriter {
@@ -18,6 +19,8 @@ pub(crate) struct CopyWriter {
     identity: Identity,
     /// Where the frame under construction will begin.
     end: u32,
+    /// Bytes known to be durable. Never above `end`.
+    synced: u32,
     body: Vec<u8>,
     records: u32,
     footer: FooterBuilder,
@@ -42,6 +45,7 @@ impl CopyWriter {
             handle,
             identity,
             end: SEGMENT_HEADER_BYTES,
+            synced: SEGMENT_HEADER_BYTES,
             body: Vec::new(),
             records: 0,
             footer: FooterBuilder::default(),
@@ -56,7 +60,7 @@ impl CopyWriter {
     }
 
     /// Adds a record and says where it will lie.
-    pub fn push(&mut self, meta: &Meta, key: &[u8], payload: &[u8]) -> io::Result<Location> {
+    pub fn push(&mut self, meta: &Meta, key: &[u8], payload: &[u8]) -> Result<Location, MakeError> {
         meta.encode(&mut self.body);
         let offset = self.end + FRAME_HEADER_BYTES + self.body.len() as u32;
         self.body.extend_from_slice(payload);
@@ -71,20 +75,22 @@ impl CopyWriter {
     }
 
     /// Writes the footer and makes the file durable; its name is the caller's to sync.
-    pub fn seal(mut self) -> io::Result<Whole> {
+    pub fn seal(mut self) -> Result<Whole, MakeError> {
         if self.records > 0 {
             self.close_frame()?;
         }
         let trailer = Trailer { at: self.end, revision: self.revision, ..Trailer::default() };
         let (bytes, trailer) = self.footer.seal(trailer, self.segment, self.identity);
-        self.handle.file.write_at(&bytes, u64::from(self.end))?;
+        let written = self.handle.file.write_at(&bytes, u64::from(self.end));
         let len = self.end + bytes.len() as u32;
-        self.handle.file.truncate(u64::from(len))?;
-        self.handle.file.sync()?;
+        written
+            .and_then(|()| self.handle.file.truncate(u64::from(len)))
+            .map_err(MakeError::unsynced)?;
+        self.handle.file.sync().map_err(MakeError::Failed)?;
         Ok(Whole { segment: self.segment, handle: self.handle, len, trailer, usage: self.usage })
     }
 
-    fn close_frame(&mut self) -> io::Result<()> {
+    fn close_frame(&mut self) -> Result<(), MakeError> {
         let header = FrameHeader {
             len: self.body.len() as u32,
             index: 0,
@@ -94,9 +100,15 @@ impl CopyWriter {
             body_crc: crc32c::crc32c(&self.body),
         };
         let head = header.encode(self.identity.seed(self.segment, self.end));
-        self.handle.file.write_at(&head, u64::from(self.end))?;
-        self.handle.file.write_at(&self.body, u64::from(self.end + FRAME_HEADER_BYTES))?;
+        let file = &self.handle.file;
+        file.write_at(&head, u64::from(self.end))
+            .and_then(|()| file.write_at(&self.body, u64::from(self.end + FRAME_HEADER_BYTES)))
+            .map_err(MakeError::unsynced)?;
         self.end += FRAME_HEADER_BYTES + header.len;
+        if self.end - self.synced >= SYNC_BYTES {
+            file.sync().map_err(MakeError::Failed)?;
+            self.synced = self.end;
+        }
         self.body.clear();
         self.records = 0;
         Ok(())

@@ -143,8 +143,9 @@ impl std::error::Error for ReadError {}
 /// Why a frame was not written.
 #[derive(Debug)]
 pub enum WriteError {
-    /// There is no space for a new segment. Nothing has changed: the same frame may be written again after
-    /// [`crate::Flusher::reclaim`] made room (it has a segment in reserve), before any later frame.
+    /// There is no space for a new segment, and the reserve is used up. Nothing has changed: tell the flusher what the
+    /// frame knows ([`crate::Flusher::note`]), and write the same frame again after [`crate::Flusher::reclaim`] or somebody
+    /// else made room, before any later frame.
     Full,
     /// A write or sync failed, now or earlier, and nobody knows what is on disk. The process must end.
     Failed(io::Error),
@@ -166,8 +167,7 @@ impl std::error::Error for WriteError {}
 pub enum ReclaimError {
     /// There is no space for the copy. The job is given up, nothing has changed.
     Full,
-    /// A segment to copy from is damaged or unreadable. The job is given up, nothing has changed, and the
-    /// segment is left alone from now on.
+    /// A segment to copy from is damaged or unreadable. Nothing has changed; such a segment is left alone sooner or later.
     Source(ReadError),
     /// A write or sync failed, now or earlier. The process must end.
     Failed(io::Error),

@@ -5,13 +5,17 @@
 //!   plan: the emptiest segments
 //!   copy, slice by slice (asks is_live)  → Copied
 //!   seal and sync the copy               → Relocate ─▶ index: revision → new place; dead(new) if it lives no more
-//!     …                                  → Relocate ─▶ … the last batch: builder.relocated(job)
-//!                                          Waiting      take_frame ─┐
-//!   write(frame), sync  ◀───────────────────────────────────────────┘
-//!   replace the manifest, unlink         → Swapped
+//!     …                                  → Relocate ─▶ …
+//!   sync what was written; replace the
+//!   manifest, unlink                     → Swapped
 //!   what was dropped                     → Gone     ─▶ counts of dead puts on disk
 //!                                        → Idle
 //! ```
+//!
+//! **Why no job waits for a frame.** Nothing may be dropped on account of an entry that a crash could take back. So
+//! whoever answers `is_live` calls dead only what is dead by what has been *written* (a compaction whose frame is
+//! still on its way kills nothing yet), and that is synced before the old segments go. On a full disk frames
+//! wait for the room that reclaim makes; if reclaim waited for a frame too, both would wait for ever.
 //!
 //! **Why a tombstone outlives its key.** At start the highest revision of a key wins. If a tombstone were
 //! dropped while an older put of its key still lay in some other segment, that put would win: the dead would
@@ -20,6 +24,7 @@
 //! it itself.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use bytes::Bytes;
 
@@ -29,7 +34,7 @@ use crate::footer::{Cursor, FooterRow, Merge};
 use crate::manifest::Named;
 use crate::record::{Kind, Location, Revision};
 use crate::segment::{self, Window};
-use crate::store::{Flusher, Sealed, is_full};
+use crate::store::{Flusher, MakeError, SPARE, Sealed};
 
 /// Records in a batch of relocations or of [`Gone`]: what apply takes under one hold of the index lock.
 const BATCH_RECORDS: usize = 256;
@@ -77,18 +82,9 @@ pub enum Reclaimed {
         /// Bytes read and written.
         bytes: u64,
     },
-    /// Take these into the index, then call again. With the last batch of a job, apply calls
-    /// [`crate::Builder::relocated`] with `job`.
-    Relocate {
-        /// The job's number.
-        job: u64,
-        /// In ascending order of revision.
-        batch: Vec<Relocation>,
-        /// No batch of this job follows.
-        last: bool,
-    },
-    /// The frame that carries [`crate::Builder::relocated`] has not been written: call again after it was.
-    Waiting,
+    /// Take these, in ascending order of revision, into the index (and report [`crate::Builder::dead`] with the new
+    /// place of those that live no more), then call again: the next call takes it that this is done.
+    Relocate(Vec<Relocation>),
     /// The old segments are gone; call again.
     Swapped {
         /// Bytes of the files that went, less those of the copy.
@@ -100,7 +96,6 @@ pub enum Reclaimed {
 
 /// A job on its way.
 pub(crate) struct Job {
-    id: u64,
     sources: Vec<u32>,
     /// The copy, once it is sealed; `None` if nothing lived.
     copy: Option<u32>,
@@ -115,9 +110,8 @@ enum Stage {
     },
     /// Over the copy's own footer: what lies in it was moved.
     Relocating(Option<Cursor>),
-    /// Apply has all relocations; the frame that says so has not been written.
-    Confirming,
-    Confirmed,
+    /// All relocations were handed out, and with the next call are taken.
+    Relocated,
     /// The old footers once more, beside the copy's: what is not in the copy is gone.
     Dropping {
         merge: Merge,
@@ -130,8 +124,8 @@ impl Flusher {
     /// Does one bounded slice of reclaim: about `bytes_max` bytes copied, or one batch of relocations.
     ///
     /// `is_live(key, revision)` answers for puts and tombstones from the present index: true if a reader at or
-    /// above the mark, or a pin, can still ask for it, or if it is a tombstone that guards older puts. It must
-    /// answer after all that was reported by [`crate::Builder::dead`] is in the index, which it is.
+    /// above the mark, or a pin, can still ask for it, or if it is a tombstone that guards older puts. The mark it goes
+    /// by must have been written: see above.
     pub fn reclaim(
         &mut self,
         goal: Goal,
@@ -142,8 +136,12 @@ impl Flusher {
         let Some(mut job) = self.job.take() else { return self.plan(goal) };
         match job.stage {
             Stage::Copying { mut merge, mut writer, mut windows } => {
-                let slice =
-                    self.copy_slice(&mut merge, &mut writer, &mut windows, bytes_max, is_live);
+                let slice = self
+                    .copy_slice(&mut merge, &mut writer, &mut windows, bytes_max, is_live)
+                    .map_err(|error| match error {
+                        CopyError::Read(error) => self.doubt(&job.sources, error),
+                        CopyError::Make(error) => self.copy_failed(error),
+                    });
                 match slice {
                     Ok((bytes, false)) => {
                         job.stage = Stage::Copying { merge, writer, windows };
@@ -164,23 +162,20 @@ impl Flusher {
                         Ok(Reclaimed::Copied { bytes })
                     }
                     Err(error) => {
-                        self.discard(writer)?;
+                        if !matches!(error, ReclaimError::Failed(_)) {
+                            self.discard(writer)?;
+                        }
                         Err(error)
                     }
                 }
             }
             Stage::Relocating(mut cursor) => {
                 let (batch, last) = self.relocate(&mut cursor)?;
-                job.stage = if last { Stage::Confirming } else { Stage::Relocating(cursor) };
-                let id = job.id;
+                job.stage = if last { Stage::Relocated } else { Stage::Relocating(cursor) };
                 self.job = Some(job);
-                Ok(Reclaimed::Relocate { job: id, batch, last })
+                Ok(Reclaimed::Relocate(batch))
             }
-            Stage::Confirming => {
-                self.job = Some(job);
-                Ok(Reclaimed::Waiting)
-            }
-            Stage::Confirmed => self.swap(job),
+            Stage::Relocated => self.swap(job),
             Stage::Dropping { mut merge, mut copy, mut kept } => {
                 let (batch, last) = self.drop_slice(&mut merge, &mut copy, &mut kept)?;
                 if !last {
@@ -189,16 +184,6 @@ impl Flusher {
                 }
                 Ok(Reclaimed::Gone(batch))
             }
-        }
-    }
-
-    /// The frame with the builder's word was written; everything that led to it was written before.
-    pub(crate) fn confirm_relocated(&mut self, id: u64) {
-        if let Some(job) = &mut self.job
-            && job.id == id
-            && matches!(job.stage, Stage::Confirming)
-        {
-            job.stage = Stage::Confirmed;
         }
     }
 
@@ -234,26 +219,34 @@ impl Flusher {
             if sources.len() == SOURCES_MAX || (lives > room && !sources.is_empty()) {
                 break;
             }
+            let is_doubtful = self.doubtful.contains(&number);
+            if is_doubtful && !sources.is_empty() {
+                continue;
+            }
             room = room.saturating_sub(lives);
             sources.push(number);
+            if is_doubtful {
+                break;
+            }
         }
         if sources.is_empty() {
             let is_empty = grown <= u64::from(segment::SEGMENT_HEADER_BYTES) + slack;
-            return Ok(match !is_empty && is_worth(grown, growing_live) {
+            // Ending a segment early takes a new one, and without room that would make things worse.
+            let may_roll = !is_empty && !self.is_short;
+            return Ok(match may_roll && is_worth(grown, growing_live) {
                 true => Reclaimed::Roll,
                 false => Reclaimed::Idle,
             });
         }
         let merge = self.merge(&sources)?;
-        self.last_job += 1;
         let stage = Stage::Copying { merge, writer: None, windows: BTreeMap::new() };
-        self.job = Some(Job { id: self.last_job, sources, copy: None, stage });
+        self.job = Some(Job { sources, copy: None, stage });
         Ok(Reclaimed::Copied { bytes: 0 })
     }
 
     fn merge(&mut self, sources: &[u32]) -> Result<Merge, ReclaimError> {
         let cursors = sources.iter().map(|number| self.sealed[number].cursor(*number)).collect();
-        Merge::new(cursors).map_err(|error| self.leave_alone(error))
+        Merge::new(cursors).map_err(|error| self.doubt(sources, error))
     }
 
     /// Copies what lives, until about `bytes_max` bytes were. True: that was all.
@@ -264,11 +257,11 @@ impl Flusher {
         windows: &mut BTreeMap<u32, Window>,
         bytes_max: usize,
         is_live: &mut dyn FnMut(&[u8], Revision) -> bool,
-    ) -> Result<(u64, bool), ReclaimError> {
+    ) -> Result<(u64, bool), CopyError> {
         let mut bytes = 0;
         // Rows that do not live cost a look; they count as well, so that a slice is bounded.
         while bytes < bytes_max as u64 {
-            let Some(row) = merge.next().map_err(|error| self.leave_alone(error))? else {
+            let Some(row) = merge.next().map_err(CopyError::Read)? else {
                 return Ok((bytes, true));
             };
             bytes += 32 + row.key.len() as u64;
@@ -281,22 +274,20 @@ impl Flusher {
             }
             let handle = self.sealed[&row.place.segment].handle.clone();
             let window = windows.entry(row.place.segment).or_default();
-            let payload = window
-                .payload(&handle, &row.meta.location(row.place))
-                .map_err(|error| self.leave_alone(error))?;
+            let payload =
+                window.payload(&handle, &row.meta.location(row.place)).map_err(CopyError::Read)?;
             bytes += payload.len() as u64;
             let writer = match writer {
                 Some(writer) => writer,
                 None => {
                     let number = self.next_whole;
-                    let created = self.create_copy(number);
-                    let handle = created.map_err(|error| self.copy_failed(error))?;
+                    let created = self.create_segment_or_take(SPARE, number);
+                    let handle = created.map_err(CopyError::Make)?;
                     self.next_whole += 2;
                     writer.insert(CopyWriter::new(number, handle, self.identity))
                 }
             };
-            let pushed = writer.push(&row.meta, &row.key, payload);
-            pushed.map_err(|error| self.copy_failed(error))?;
+            writer.push(&row.meta, &row.key, payload).map_err(CopyError::Make)?;
         }
         Ok((bytes, false))
     }
@@ -306,12 +297,11 @@ impl Flusher {
         let path = writer.handle.path.clone();
         let whole = match writer.seal() {
             Ok(whole) => whole,
-            Err(error) if is_full(&error) => {
-                let unlinked = self.vfs.unlink(&path);
-                unlinked.map_err(|error| ReclaimError::Failed(self.fail(error)))?;
+            Err(MakeError::Full) => {
+                self.unlink(&path)?;
                 return Err(ReclaimError::Full);
             }
-            Err(error) => return Err(ReclaimError::Failed(self.fail(error))),
+            Err(MakeError::Failed(error)) => return Err(ReclaimError::Failed(self.fail(error))),
         };
         let Whole { segment, handle, len, trailer, usage } = whole;
         self.table.change(|handles| {
@@ -349,9 +339,18 @@ impl Flusher {
     /// One manifest replacement takes the copy in and the old segments out. Everything written is synced
     /// before: a record may have been dropped because of an entry in the growing segment, and if a crash took
     /// that entry back, the record would be missed.
+    ///
+    /// If the old footers cannot be read now the job stays where it is, and is tried again: its copy is in use, and no
+    /// other job may take that for a source before a manifest names it.
     fn swap(&mut self, mut job: Job) -> Result<Reclaimed, ReclaimError> {
         self.sync().map_err(ReclaimError::Failed)?;
-        let merge = self.merge(&job.sources)?;
+        let merge = match self.merge(&job.sources) {
+            Ok(merge) => merge,
+            Err(error) => {
+                self.job = Some(job);
+                return Err(error);
+            }
+        };
         let mut manifest = self.manifest.clone();
         manifest.sealed.retain(|named| !job.sources.contains(&named.segment));
         let mut copied = 0;
@@ -371,11 +370,10 @@ impl Flusher {
         for number in &job.sources {
             let old = self.sealed.remove(number).expect("sources stay until they are swapped");
             freed += u64::from(old.len);
-            let unlinked = self.vfs.unlink(&old.handle.path);
-            unlinked.map_err(|error| ReclaimError::Failed(self.fail(error)))?;
+            self.doubtful.remove(number);
+            self.unlink(&old.handle.path)?;
         }
-        let spare = self.ensure_spare();
-        spare.map_err(|error| ReclaimError::Failed(self.fail(error)))?;
+        self.set_aside().map_err(ReclaimError::Failed)?;
         let kept = next_of(&mut cursor).map_err(|error| self.lost(error))?;
         job.stage = Stage::Dropping { merge, copy: cursor, kept };
         self.job = Some(job);
@@ -414,14 +412,24 @@ impl Flusher {
         Ok((batch, false))
     }
 
-    /// A source cannot be read: no job touches it again.
-    fn leave_alone(&mut self, error: ReadError) -> ReclaimError {
-        let damaged = match &error {
-            ReadError::Rot(damage) => Some(damage.file.as_path()),
-            ReadError::Gone { .. } | ReadError::Io(_) => None,
-        };
-        for sealed in self.sealed.values_mut() {
-            sealed.damaged |= damaged == Some(sealed.handle.path.as_path());
+    /// Something of a job's sources cannot be read. Whatever rotted is left alone from now on. What only could not be
+    /// read now is tried again, each source alone, and left alone if it fails then too.
+    fn doubt(&mut self, sources: &[u32], error: ReadError) -> ReclaimError {
+        match &error {
+            ReadError::Rot(damage) => {
+                for sealed in self.sealed.values_mut() {
+                    sealed.damaged |= *sealed.handle.path == damage.file;
+                }
+            }
+            ReadError::Gone { .. } | ReadError::Io(_) => {
+                if let [alone] = sources
+                    && self.doubtful.contains(alone)
+                    && let Some(sealed) = self.sealed.get_mut(alone)
+                {
+                    sealed.damaged = true;
+                }
+                self.doubtful.extend(sources);
+            }
         }
         ReclaimError::Source(error)
     }
@@ -432,20 +440,29 @@ impl Flusher {
     }
 
     /// A full disk is not the end; anything else is.
-    fn copy_failed(&mut self, error: std::io::Error) -> ReclaimError {
-        match is_full(&error) {
-            true => ReclaimError::Full,
-            false => ReclaimError::Failed(self.fail(error)),
+    fn copy_failed(&mut self, error: MakeError) -> ReclaimError {
+        match error {
+            MakeError::Full => ReclaimError::Full,
+            MakeError::Failed(error) => ReclaimError::Failed(self.fail(error)),
         }
     }
 
     fn discard(&mut self, writer: Option<CopyWriter>) -> Result<(), ReclaimError> {
         let Some(writer) = writer else { return Ok(()) };
-        let unlinked = self.vfs.unlink(&writer.handle.path);
-        unlinked.map_err(|error| ReclaimError::Failed(self.fail(error)))?;
-        let spare = self.ensure_spare();
-        spare.map_err(|error| ReclaimError::Failed(self.fail(error)))
+        self.unlink(&writer.handle.path)?;
+        self.set_aside().map_err(ReclaimError::Failed)
     }
+
+    fn unlink(&mut self, path: &Path) -> Result<(), ReclaimError> {
+        let unlinked = self.vfs.unlink(path);
+        unlinked.map_err(|error| ReclaimError::Failed(self.fail(error)))
+    }
+}
+
+/// Why a slice was not copied.
+enum CopyError {
+    Read(ReadError),
+    Make(MakeError),
 }
 
 fn next_of(cursor: &mut Option<Cursor>) -> Result<Option<FooterRow>, ReadError> {

@@ -4,7 +4,7 @@
 //! manifest names are deleted. What a crash cannot leave behind is rot, and refused: see [`OpenError`].
 //! Nothing in the directory changes before all of it has been found good.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::segment::{
     self, Handle, HeaderFault, Reader, SEGMENT_HEADER_BYTES, Table, View, damage,
 };
 use crate::store::{
-    Flusher, Growing, Opened, Options, Sealed, TornTail, create_segment, ensure_spare, is_full,
+    Flusher, Growing, Opened, Options, Sealed, TornTail, create_segment, is_full, set_aside,
 };
 
 /// Opens the store in `dir`, or makes one if there is none, and hands every record of the keyspace to
@@ -79,7 +79,7 @@ pub fn open(
         let path = dir.join(name);
         vfs.unlink(&path).map_err(|error| OpenError::Io { file: path, error })?;
     }
-    ensure_spare(&*vfs, dir, options.segment_bytes).map_err(io_in_dir)?;
+    let is_short = !set_aside(&*vfs, dir, options.segment_bytes).map_err(io_in_dir)?;
 
     let highest = names.iter().filter_map(|name| segment::parse_name(name)).max().unwrap_or(0);
     let table = Arc::new(Table::default());
@@ -109,8 +109,9 @@ pub fn open(
         revision,
         compact_revision,
         next_whole: (highest + 1) | 1,
-        last_job: 0,
         job: None,
+        doubtful: BTreeSet::new(),
+        is_short,
         scrub: Position::default(),
         import: None,
         failed: None,

@@ -21,7 +21,6 @@
 //! are those.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -32,7 +31,7 @@ use crate::footer::{Cursor, FooterRow, Merge};
 use crate::manifest::{Manifest, Named};
 use crate::record::{Kind, Revision, records, take_u32, take_u64};
 use crate::segment::{SEGMENT_HEADER_BYTES, VERSION, View, Window};
-use crate::store::{Flusher, is_full};
+use crate::store::{Flusher, MakeError};
 
 const MAGIC: [u8; 4] = *b"QChk";
 const CHUNK_HEADER_BYTES: usize = 20;
@@ -439,10 +438,10 @@ impl Flusher {
         }
     }
 
-    fn import_failed(&mut self, error: io::Error) -> ImportError {
-        match is_full(&error) {
-            true => ImportError::Full,
-            false => ImportError::Failed(self.fail(error)),
+    fn import_failed(&mut self, error: MakeError) -> ImportError {
+        match error {
+            MakeError::Full => ImportError::Full,
+            MakeError::Failed(error) => ImportError::Failed(self.fail(error)),
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   seal of segment N, next is M
-//!     1  create M, reserve its space, write its header, sync it, sync the directory   (no space: nothing changed)
+//!     1  create M, reserve its space, write its header, sync it, sync the directory
+//!        (no space: M is made of the reserve; that is used up: nothing changed)
 //!     2  write N's footer, cut off what is left of its reserve, sync it
 //!     3  replace the manifest: N sealed, M growing
 //!     4  frames go to M
@@ -11,14 +12,14 @@
 //! A crash before 3 finds N growing (its footer is cut off again) and deletes M; after 3, M is growing and
 //! empty. Any failure after 1 is final: the flusher remembers it and refuses everything from then on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vfs::{OpenMode, Vfs};
 
-use crate::builder::{Builder, Frame, Record};
+use crate::builder::{Builder, Dead, Frame, Record};
 use crate::error::WriteError;
 use crate::footer::{Cursor, FooterBuilder, Trailer};
 use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, Identity};
@@ -30,8 +31,11 @@ use crate::scrub::Position;
 use crate::segment::{self, Handle, Reader, SEGMENT_HEADER_BYTES, Table};
 use crate::snapshot::Import;
 
-/// The name of the preallocated segment that nobody uses until a full disk must be reclaimed.
+/// The name of the preallocated segment that nobody uses until a full disk must be reclaimed: into it reclaim copies.
 pub(crate) const SPARE: &str = "spare";
+/// The name of the preallocated segment into which frames go on a full disk, so that the compaction by which somebody
+/// wants to make room can be written before there is any.
+pub(crate) const RESERVE: &str = "reserve";
 
 /// Whose store it is, and how large its pieces are.
 #[derive(Clone, Copy, Debug)]
@@ -101,8 +105,11 @@ pub struct Flusher {
     pub(crate) compact_revision: i64,
     /// Odd, and above every segment that was ever seen in the directory.
     pub(crate) next_whole: u32,
-    pub(crate) last_job: u64,
     pub(crate) job: Option<Job>,
+    /// Sources of jobs that were given up because something could not be read; each is tried alone next time.
+    pub(crate) doubtful: BTreeSet<u32>,
+    /// Spare or reserve is used up.
+    pub(crate) is_short: bool,
     pub(crate) scrub: Position,
     pub(crate) import: Option<Import>,
     /// The first failure of a write or sync.
@@ -189,15 +196,27 @@ impl Flusher {
             self.applied = applied;
             died.iter().for_each(|location| self.die(location));
         }
-        for (number, dead) in &frame.dead {
+        self.count_deaths(&frame.dead);
+        Ok(Written { applied: self.applied, unsynced_bytes: self.unsynced_bytes(), sealed })
+    }
+
+    /// Takes in what a frame that finds no room tells of segments that are there, before it is written: reclaim must know
+    /// what died to make the room for it.
+    pub fn note(&mut self, frame: &mut Frame) {
+        let is_here =
+            |number: &u32| *number == self.growing.number || self.sealed.contains_key(number);
+        let (here, later) =
+            std::mem::take(&mut frame.dead).into_iter().partition(|(n, _)| is_here(n));
+        frame.dead = later;
+        self.count_deaths(&here);
+    }
+
+    fn count_deaths(&mut self, dead: &BTreeMap<u32, Dead>) {
+        for (number, dead) in dead {
             if let Some(usage) = self.usage_mut(*number) {
                 usage.die(dead.records, dead.bytes);
             }
         }
-        if let Some(job) = frame.relocated {
-            self.confirm_relocated(job);
-        }
-        Ok(Written { applied: self.applied, unsynced_bytes: self.unsynced_bytes(), sealed })
     }
 
     /// Makes all written frames durable. A failure is final.
@@ -319,11 +338,15 @@ impl Flusher {
     /// Seals the growing segment and goes on in `next`. Everything written is durable afterwards.
     fn roll(&mut self, next: u32) -> Result<Synced, WriteError> {
         assert!(next > self.growing.number, "segment {next} after {}", self.growing.number);
-        let handle = self.create_segment(next).map_err(|error| match is_full(&error) {
-            true => WriteError::Full,
-            false => WriteError::Failed(self.fail(error)),
+        let handle = self.create_segment_or_take(RESERVE, next).map_err(|error| match error {
+            MakeError::Full => WriteError::Full,
+            MakeError::Failed(error) => WriteError::Failed(self.fail(error)),
         })?;
-        self.seal(next, handle).map_err(|error| WriteError::Failed(self.fail(error)))
+        let synced = self.seal(next, handle).and_then(|synced| {
+            self.set_aside()?;
+            Ok(synced)
+        });
+        synced.map_err(|error| WriteError::Failed(self.fail(error)))
     }
 
     fn seal(&mut self, next: u32, handle: Handle) -> io::Result<Synced> {
@@ -376,31 +399,66 @@ impl Flusher {
         Ok(())
     }
 
-    /// Makes a segment with nothing but its header, its space reserved, durable with its name. An error for
-    /// want of space leaves nothing behind.
-    pub(crate) fn create_segment(&self, number: u32) -> io::Result<Handle> {
+    /// Makes a segment with nothing but its header, its space reserved, durable with its name. If there is no room,
+    /// nothing is left behind.
+    pub(crate) fn create_segment(&self, number: u32) -> Result<Handle, MakeError> {
         create_segment(&*self.vfs, &self.dir, self.identity, number, self.segment_bytes)
     }
 
-    /// As [`Flusher::create_segment`], from the spare if there is no other space.
-    pub(crate) fn create_copy(&self, number: u32) -> io::Result<Handle> {
+    /// As [`Flusher::create_segment`], out of what was set aside under this name if there is no other space.
+    pub(crate) fn create_segment_or_take(
+        &mut self,
+        aside: &str,
+        number: u32,
+    ) -> Result<Handle, MakeError> {
         match self.create_segment(number) {
-            Err(error) if is_full(&error) && self.vfs.exists(&self.dir.join(SPARE))? => {
-                let path = self.dir.join(segment::name(number));
-                self.vfs.rename(&self.dir.join(SPARE), &path)?;
-                let file = self.vfs.open(&path, OpenMode::Write)?;
-                file.write_at(&segment::encode_header(number, self.identity), 0)?;
-                file.sync()?;
-                self.vfs.sync_dir(&self.dir)?;
-                Ok(Handle::new(file, path))
-            }
-            other => other,
+            Err(MakeError::Full) => {}
+            other => return other,
         }
+        let aside = self.dir.join(aside);
+        if !self.vfs.exists(&aside).map_err(MakeError::Failed)? {
+            return Err(MakeError::Full);
+        }
+        let path = self.dir.join(segment::name(number));
+        self.vfs.rename(&aside, &path).map_err(MakeError::unsynced)?;
+        self.is_short = true;
+        // From here on there is no way back, whatever the reason.
+        let made = self.vfs.open(&path, OpenMode::Write).and_then(|file| {
+            file.write_at(&segment::encode_header(number, self.identity), 0)?;
+            file.sync()?;
+            self.vfs.sync_dir(&self.dir)?;
+            Ok(Handle::new(file, path))
+        });
+        made.map_err(MakeError::Failed)
     }
 
-    /// Sets a segment aside for the day when the disk is full; today may be that day, then there is none.
-    pub(crate) fn ensure_spare(&self) -> io::Result<()> {
-        ensure_spare(&*self.vfs, &self.dir, self.segment_bytes)
+    /// Sets two segments aside for the day when the disk is full, or as many as there is room for: [`Flusher::is_short`]
+    /// says whether some are missing. It is tried again by itself whenever there may be room; a full disk may also be
+    /// emptied by somebody else, so call it now and then while it is short. A failure is final.
+    pub fn set_aside(&mut self) -> io::Result<()> {
+        self.check_failed()?;
+        let set = set_aside(&*self.vfs, &self.dir, self.segment_bytes);
+        self.is_short = !set.map_err(|error| self.fail(error))?;
+        Ok(())
+    }
+
+    /// For frames that found no room when reclaim has found nothing to do: they get the spare, which is of no use to it now.
+    /// They may bring what reclaim can work with. A failure is final.
+    pub fn lend_spare(&mut self) -> io::Result<()> {
+        self.check_failed()?;
+        let (spare, reserve) = (self.dir.join(SPARE), self.dir.join(RESERVE));
+        let lent = self.vfs.exists(&spare).and_then(|there| {
+            match there && !self.vfs.exists(&reserve)? {
+                true => self.vfs.rename(&spare, &reserve),
+                false => Ok(()),
+            }
+        });
+        lent.map_err(|error| self.fail(error))
+    }
+
+    /// Whether the disk has less room than is to be set aside: what was is in use, or could not be made.
+    pub fn is_short(&self) -> bool {
+        self.is_short
     }
 
     pub(crate) fn usage_mut(&mut self, segment: u32) -> Option<&mut Usage> {
@@ -432,6 +490,34 @@ impl Flusher {
     }
 }
 
+/// What keeps a segment from being made.
+#[derive(Debug)]
+pub(crate) enum MakeError {
+    /// There is no room for it. Nothing was synced, so the caller may try again.
+    Full,
+    /// Anything else, and whatever a sync says, though it be that there is no room: what is on disk is unknown then.
+    Failed(io::Error),
+}
+
+impl MakeError {
+    /// What an open, a reservation or a write says.
+    pub fn unsynced(error: io::Error) -> MakeError {
+        match is_full(&error) {
+            true => MakeError::Full,
+            false => MakeError::Failed(error),
+        }
+    }
+}
+
+impl From<MakeError> for io::Error {
+    fn from(error: MakeError) -> io::Error {
+        match error {
+            MakeError::Full => io::ErrorKind::StorageFull.into(),
+            MakeError::Failed(error) => error,
+        }
+    }
+}
+
 /// The three ways in which a system says that there is no space.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
@@ -444,28 +530,43 @@ pub(crate) fn create_segment(
     identity: Identity,
     number: u32,
     segment_bytes: u32,
-) -> io::Result<Handle> {
+) -> Result<Handle, MakeError> {
     let path = dir.join(segment::name(number));
-    let file = vfs.open(&path, OpenMode::Create)?;
+    let file = vfs.open(&path, OpenMode::Create).map_err(MakeError::unsynced)?;
     let reserved = file
         .preallocate(u64::from(segment_bytes))
         .and_then(|()| file.write_at(&segment::encode_header(number, identity), 0));
     if let Err(error) = reserved {
-        vfs.unlink(&path)?;
-        return Err(error);
+        vfs.unlink(&path).map_err(MakeError::Failed)?;
+        return Err(MakeError::unsynced(error));
     }
-    file.sync()?;
-    vfs.sync_dir(dir)?;
+    file.sync().and_then(|()| vfs.sync_dir(dir)).map_err(MakeError::Failed)?;
     Ok(Handle::new(file, path))
 }
 
-pub(crate) fn ensure_spare(vfs: &dyn Vfs, dir: &Path, segment_bytes: u32) -> io::Result<()> {
-    let path = dir.join(SPARE);
-    if vfs.exists(&path)? {
-        return Ok(());
+/// Sets the spare and the reserve aside, as far as there is room; the spare first, for with it reclaim can make more.
+/// False if one of them is missing.
+pub(crate) fn set_aside(vfs: &dyn Vfs, dir: &Path, segment_bytes: u32) -> io::Result<bool> {
+    let len = u64::from(segment_bytes);
+    for name in [SPARE, RESERVE] {
+        let path = dir.join(name);
+        // A name alone is not believed: a crash may have come before the room was reserved.
+        let file = match vfs.exists(&path)? {
+            true => vfs.open(&path, OpenMode::Write)?,
+            false => match vfs.open(&path, OpenMode::Create) {
+                Err(error) if is_full(&error) => return Ok(false),
+                other => other?,
+            },
+        };
+        if file.len()? < len {
+            match file.preallocate(len) {
+                Err(error) if is_full(&error) => {
+                    vfs.unlink(&path)?;
+                    return Ok(false);
+                }
+                other => other?,
+            }
+        }
     }
-    match vfs.open(&path, OpenMode::Create)?.preallocate(u64::from(segment_bytes)) {
-        Err(error) if is_full(&error) => vfs.unlink(&path),
-        other => other,
-    }
+    Ok(true)
 }

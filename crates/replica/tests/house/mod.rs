@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use proto::etcdserverpb::{
-    DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest,
+    CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest,
+    RangeRequest,
 };
 use raft::{Index, Message, MessageKind, NodeId, RoleKind};
 use replica::*;
@@ -519,6 +520,10 @@ pub fn delete_request(key: &str) -> Request {
     let request =
         DeleteRangeRequest { key: key.to_owned().into(), ..DeleteRangeRequest::default() };
     Request::DeleteRange(request)
+}
+
+pub fn compact_request(revision: i64) -> Request {
+    Request::Compact(CompactionRequest { revision, physical: false })
 }
 
 pub fn incoming_dir() -> PathBuf {

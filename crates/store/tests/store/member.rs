@@ -124,8 +124,7 @@ impl Index {
         self.keys.entry(key.to_vec()).or_default().0.push(record);
     }
 
-    fn prune(&mut self, builder: &mut Builder) {
-        let mark = self.mark;
+    fn prune(&mut self, builder: &mut Builder, mark: i64) {
         self.keys.retain(|_, (records, dead_puts)| {
             let newest = records.iter().rposition(|record| record.revision.main <= mark);
             for record in records.drain(..newest.unwrap_or(0)) {
@@ -162,6 +161,8 @@ pub struct Member {
     /// The state after each entry, from the one the start found.
     pub history: BTreeMap<u64, State>,
     pub written: u64,
+    /// The compaction mark as of there.
+    pub written_mark: i64,
     pub synced: u64,
     pub torn: Option<TornTail>,
     /// For the check of the tombstone rule: all that a start handed over.
@@ -218,7 +219,7 @@ impl Member {
             ..
         } = opened;
         index.mark = compact_revision;
-        index.prune(&mut builder);
+        index.prune(&mut builder, compact_revision);
         let rows = rows
             .into_iter()
             .map(|row| ((row.table, text(&row.key)), text(&row.value)))
@@ -233,6 +234,7 @@ impl Member {
             state: State::default(),
             history: BTreeMap::new(),
             written: applied.0,
+            written_mark: compact_revision,
             synced: applied.0,
             torn,
             recovered,
@@ -345,7 +347,6 @@ impl Member {
                 Change::Compact => {
                     self.builder.compact(self.state.revision);
                     self.index.mark = self.state.revision;
-                    self.index.prune(&mut self.builder);
                 }
             }
             self.state.change(main, change);
@@ -356,37 +357,38 @@ impl Member {
     }
 
     pub fn flush(&mut self) -> Result<(), Stopped> {
-        let Some(frame) = self.builder.take_frame() else { return Ok(()) };
+        let mark = self.index.mark;
+        let Some(mut frame) = self.builder.take_frame() else { return Ok(()) };
         let before = self.written;
         // A write that fails half-way may still be found whole.
         self.written = frame.applied().map_or(before, |(index, _)| index);
         match self.flusher.write(&frame) {
             Ok(written) => {
                 self.synced = written.sealed.map_or(self.synced, |synced| synced.index);
-                Ok(())
             }
             Err(WriteError::Full) => {
-                // The frame is kept by its owner, who makes room and comes again.
+                // The frame is kept by its owner, who says what it knows, makes room and comes again.
+                self.flusher.note(&mut frame);
                 self.reclaim_without_frames(Goal::Everything)?;
                 self.flusher.write(&frame).map_err(|_| Stopped::Full)?;
-                Ok(())
             }
-            Err(WriteError::Failed(_)) => Err(Stopped::Disk),
+            Err(WriteError::Failed(_)) => return Err(Stopped::Disk),
         }
+        // The compactions of this frame count for reclaim from now on, and not before.
+        self.written_mark = mark;
+        self.index.prune(&mut self.builder, mark);
+        Ok(())
     }
 
-    /// Reclaim up to where it needs a frame; that frame cannot be written yet.
+    /// Reclaim as far as it comes while no frame can be written.
     fn reclaim_without_frames(&mut self, goal: Goal) -> Result<(), Stopped> {
-        loop {
-            match self.reclaim_once(goal, 256)? {
-                Reclaimed::Idle | Reclaimed::Roll | Reclaimed::Waiting => return Ok(()),
-                _ => {}
-            }
-        }
+        while !matches!(self.reclaim_once(goal, 256)?, Reclaimed::Idle | Reclaimed::Roll) {}
+        Ok(())
     }
 
     pub fn reclaim(&mut self, goal: Goal) -> Result<(), Stopped> {
-        // The flusher must hear of the deaths.
+        // The flusher must hear of the deaths: they follow what kills.
+        self.flush()?;
         self.flush()?;
         for _ in 0..10_000 {
             match self.reclaim_once(goal, 256)? {
@@ -397,7 +399,6 @@ impl Member {
                     // What was pending went to the old segment; now the new one is heard of.
                     self.flush()?;
                 }
-                Reclaimed::Waiting => self.flush()?,
                 _ => {}
             }
         }
@@ -411,7 +412,7 @@ impl Member {
             .reclaim(goal, bytes_max, &mut |key, revision| index.is_live(key, revision))
             .map_err(|_| Stopped::Disk)?;
         match &done {
-            Reclaimed::Relocate { job, batch, last } => {
+            Reclaimed::Relocate(batch) => {
                 for moved in batch {
                     let records = self.index.keys.get_mut(&moved.key[..]);
                     let record = records
@@ -421,9 +422,6 @@ impl Member {
                         None => self.builder.dead(&moved.to),
                     }
                 }
-                if *last {
-                    self.builder.relocated(*job);
-                }
             }
             Reclaimed::Gone(batch) => {
                 for gone in batch {
@@ -431,7 +429,7 @@ impl Member {
                     assert!(!records.iter().any(|r| r.revision == gone.revision));
                     *dead_puts -= 1;
                 }
-                self.index.prune(&mut self.builder);
+                self.index.prune(&mut self.builder, self.written_mark);
             }
             _ => {}
         }
