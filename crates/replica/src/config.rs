@@ -90,6 +90,9 @@ pub struct Limits {
     pub committed_queue_bytes: u64,
     /// Entries of the log kept in memory, in bytes; older ones are read back by job.
     pub log_memory_bytes: u64,
+    /// Entries that must stay in memory besides those, for they are not applied or not durable: above so many bytes a
+    /// message that brings more is dropped, as if it had been lost on its way. Its sender has it, and tries again.
+    pub stuck_bytes: u64,
     /// A frame is cut at so many bytes …
     pub frame_bytes: usize,
     /// … or after so many milliseconds.
@@ -127,6 +130,7 @@ impl Default for Limits {
             apply_jobs: 2,
             committed_queue_bytes: 64 << 20,
             log_memory_bytes: 64 << 20,
+            stuck_bytes: 256 << 20,
             frame_bytes: 1 << 20,
             frame_ms: 1_000,
             store_sync_bytes: 16 << 20,

@@ -603,6 +603,11 @@ impl Pipeline {
             || self.unflushed_bytes() >= self.limits.unflushed_bytes
     }
 
+    /// Whether memory holds so much of the log that must stay there that no more may come, from whomever.
+    pub(crate) fn is_stuck(&self, raft: &Raft) -> bool {
+        raft.bytes_in_memory() >= self.limits.log_memory_bytes + self.limits.stuck_bytes
+    }
+
     /// Forgets what has been committed, in the sum of what is not.
     pub(crate) fn on_commit(&mut self, commit: Index) {
         while self.log.uncommitted.front().is_some_and(|(last, _)| *last <= commit) {

@@ -233,7 +233,10 @@ impl Replica {
     /// Whether proposals are taken. While they are not, the driver leaves them in their inbox, which fills, and
     /// shards that meet it full stop reading the connections that propose.
     pub fn takes_proposals(&self) -> bool {
-        self.end != End::Not || !(self.proposing.is_full() || self.pipeline.is_full())
+        let is_full = self.proposing.is_full()
+            || self.pipeline.is_full()
+            || self.pipeline.is_stuck(&self.raft);
+        self.end != End::Not || !is_full
     }
 
     /// raft's standing: role, term, indexes, every peer's progress.
@@ -259,9 +262,17 @@ impl Replica {
         }
     }
 
-    /// A message of another member. Those that only come with a file are not for this door.
+    /// A message of another member. Those that only come with a file are not for this door; and those that bring entries
+    /// are lost here when memory cannot hold more.
     fn step(&mut self, message: Message) {
-        if message.kind != MessageKind::Snap {
+        let passes = match message.kind {
+            MessageKind::Snap => false,
+            MessageKind::App | MessageKind::Prop => {
+                message.entries.is_empty() || !self.pipeline.is_stuck(&self.raft)
+            }
+            _ => true,
+        };
+        if passes {
             self.step_checked(message);
         }
     }

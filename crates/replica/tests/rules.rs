@@ -1244,6 +1244,38 @@ fn room_that_was_made_by_hand_is_found() {
     writes_go_on(&mut house);
 }
 
+/// A follower whose store takes nothing more stops applying, and then stops taking entries, which are not lost: its leader
+/// has them. So its memory stays bounded, and when the store goes on, it catches up.
+#[test]
+fn a_follower_that_cannot_write_holds_a_bounded_part_of_the_log() {
+    let mut house = House::with(&[1, 2, 3], |mut config| {
+        config.limits.frame_bytes = 4_000;
+        config.limits.unflushed_bytes_hard = 50_000;
+        config.limits.committed_queue_bytes = 50_000;
+        config.limits.log_memory_bytes = 50_000;
+        config.limits.stuck_bytes = 100_000;
+        config
+    });
+    let leader = house.elect();
+    house.ticks(2);
+    let stuck = house.followers(leader)[0];
+    house.node(stuck).hold(Worker::Flush);
+    for n in 0..200 {
+        let id = house.node(leader).put(&format!("k{n}"), &"v".repeat(4_000));
+        house.settle();
+        assert!(house.node(leader).is_acknowledged(id));
+        if n % 10 == 0 {
+            house.tick();
+        }
+    }
+    let last = house.node(stuck).replica().status().last;
+    assert!(last < house.node(leader).replica().status().last, "it takes all there is");
+    assert_eq!(house.node(leader).view().leader(), leader);
+    house.node(stuck).release(Worker::Flush);
+    house.ticks(40);
+    assert_eq!(house.node(stuck).hash(), house.node(leader).hash());
+}
+
 /// What a power cut may make of a disk: nothing that was not synced is kept, or all of it, or all but the end of one
 /// sector, at each of its words.
 fn cuts(disk: &Memory) -> Vec<Memory> {
