@@ -516,6 +516,9 @@ impl Pipeline {
                 let install = self.install.as_mut().expect("an import belongs to an install");
                 assert_eq!(install.state, Installing::Importing);
                 install.state = Installing::Exchanging;
+                // Frames that found no room went with the old state, without a report of their own.
+                self.store.writing = 0;
+                self.store.writing_bytes = 0;
                 out.apply.push(ApplyJob::Exchange(imported));
             }
             FlushReport::Reclaimed(reclaimed) => {

@@ -1276,6 +1276,62 @@ fn a_follower_that_cannot_write_holds_a_bounded_part_of_the_log() {
     assert_eq!(house.node(stuck).hash(), house.node(leader).hash());
 }
 
+/// Frames wait because the disk is full; then a snapshot takes the place of all of them. What never was written must not be
+/// counted for ever.
+#[test]
+fn a_snapshot_takes_the_place_of_frames_that_found_no_room() {
+    let mut house = House::with(&[1, 2, 3], |mut config| {
+        config.snapshot_count = 20;
+        config.snapshot_catchup_entries = 5;
+        config.segment_bytes = SegmentBytes { wal: 4 << 10, store: 16 << 10 };
+        config.limits.frame_bytes = 1_000;
+        config.limits.frames = 2;
+        config
+    });
+    let leader = house.elect();
+    house.ticks(2);
+    let full = house.followers(leader)[0];
+    let vfs = house.node(full).vfs.clone();
+    for aside in ["spare", "reserve"] {
+        vfs.unlink(&Path::new("/data/member/store").join(aside)).unwrap();
+    }
+    let in_store = |operation: &vfs::memory::Operation| {
+        operation.kind == OperationKind::Preallocate
+            && operation.path.starts_with("/data/member/store")
+    };
+    vfs.fail(in_store, u64::MAX, Fault::Errno(28));
+    let put = |house: &mut House, n: usize| {
+        house.node(leader).put(&format!("k{}", n % 20), &format!("{n}{}", "v".repeat(400)));
+        house.settle();
+    };
+    (0..60).for_each(|n| put(&mut house, n));
+    assert!(house.node(full).notices.contains(&Notice::Space(Space::Full)));
+    house.isolate(full);
+    for n in 0..60 {
+        put(&mut house, n);
+        house.node(leader).tick(1);
+    }
+    house.settle();
+    vfs.heal();
+    house.heal();
+    let is_install = |notice: &Notice| matches!(notice, Notice::SnapshotInstalled { .. });
+    for _ in 0..20 {
+        house.node(leader).tick(1);
+        house.settle();
+    }
+    assert!(house.node(full).notices.iter().any(is_install), "no snapshot was needed");
+    let from = house.node(full).trace.len();
+    for n in 0..20 {
+        put(&mut house, n);
+        house.tick();
+    }
+    let is_frame = |event: &Trace| matches!(event, Trace::FrameWritten { .. });
+    assert!(house.node(full).trace[from..].iter().any(is_frame), "nothing is written any more");
+    house.node(full).inbox.push_back(Input::Stop);
+    house.ticks(3);
+    assert!(house.node(full).notices.contains(&Notice::Stopped));
+}
+
 /// What a power cut may make of a disk: nothing that was not synced is kept, or all of it, or all but the end of one
 /// sector, at each of its words.
 fn cuts(disk: &Memory) -> Vec<Memory> {
