@@ -207,8 +207,8 @@ pub(crate) struct Pipeline {
     outgoing: BTreeMap<NodeId, Outgoing>,
     fetches: VecDeque<Fetch>,
     fetches_in_flight: usize,
-    // Everything applied up to here is to be durable before the member ends.
-    finishing: Option<Index>,
+    // Everything applied up to here is to be durable before the member ends, and every append before this one written.
+    finishing: Option<(Index, u64)>,
 }
 
 /// What the pipeline begins with.
@@ -585,13 +585,16 @@ impl Pipeline {
 
     /// Everything that is applied is to be made durable, because the member ends.
     pub(crate) fn finish(&mut self) {
-        self.finishing = Some(self.apply.applied.0);
+        self.finishing = Some((self.apply.applied.0, self.log.next_sequence));
     }
 
-    /// Whether what [`Pipeline::finish`] asked for is done.
+    /// Whether what [`Pipeline::finish`] asked for is done. What came after it need not be: a leader goes on sending, and
+    /// there may never be a moment without an append under way.
     pub(crate) fn is_finished(&self) -> bool {
-        self.finishing.is_some_and(|index| self.store.synced.0 >= index)
-            && self.log.in_flight.is_empty()
+        self.finishing.is_some_and(|(index, sequence)| {
+            self.store.synced.0 >= index
+                && self.log.in_flight.front().is_none_or(|append| append.sequence >= sequence)
+        })
     }
 
     /// The applied index as raft knows it, and its term.
@@ -829,7 +832,7 @@ impl Pipeline {
             return;
         }
         let awaited = matches!(self.log.mark, Mark::Wanted(target) if self.store.written >= target)
-            || self.finishing.is_some_and(|target| self.store.written >= target);
+            || self.finishing.is_some_and(|(target, _)| self.store.written >= target);
         let log_syncs = self.log.in_flight.iter().any(|append| append.sync);
         if awaited || self.store.unsynced_bytes >= self.limits.store_sync_bytes && !log_syncs {
             self.store.sync_in_flight = true;

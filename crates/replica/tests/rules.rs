@@ -1332,6 +1332,38 @@ fn a_snapshot_takes_the_place_of_frames_that_found_no_room() {
     assert!(house.node(full).notices.contains(&Notice::Stopped));
 }
 
+/// A follower is asked to end while its leader goes on sending: its log always has one more append under way, and the end
+/// waits only for those that came before it.
+#[test]
+fn a_follower_ends_under_load() {
+    let (mut house, leader) = three();
+    let ending = house.followers(leader)[0];
+    let put = |house: &mut House| {
+        house.node(leader).put("k", "v");
+        house.settle();
+    };
+    house.node(ending).hold(Worker::Log);
+    put(&mut house);
+    house.node(ending).inbox.push_back(Input::Stop);
+    for _ in 0..20 {
+        if house.node(ending).notices.contains(&Notice::Stopped) {
+            return;
+        }
+        // What waits is reported, and in the same turn more comes.
+        put(&mut house);
+        let waiting: Vec<LogJob> = house.node(ending).log.drain(..).collect();
+        put(&mut house);
+        let behind = std::mem::replace(&mut house.node(ending).log, waiting.into());
+        let messages = house.node(ending).work(Worker::Log);
+        house.node(ending).log = behind;
+        house.net.extend(messages);
+        assert!(!house.node(ending).log.is_empty(), "there is a moment without an append");
+        house.settle();
+        house.tick();
+    }
+    panic!("it does not come to an end");
+}
+
 /// What a power cut may make of a disk: nothing that was not synced is kept, or all of it, or all but the end of one
 /// sector, at each of its words.
 fn cuts(disk: &Memory) -> Vec<Memory> {
