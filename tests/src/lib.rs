@@ -10,6 +10,7 @@
 
 pub mod compare;
 pub mod generate;
+pub mod http;
 pub mod process;
 pub mod random;
 pub mod watches;

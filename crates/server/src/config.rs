@@ -213,7 +213,7 @@ const FLAGS: &[Flag] = &[
     later("backend-batch-limit"),
     later_bool("socket-reuse-port"),
     later_bool("socket-reuse-address"),
-    later_bool("enable-grpc-gateway"),
+    yes("enable-grpc-gateway", Kind::Boolean, "true", "serve the JSON API under /v3/"),
     later("raft-read-timeout"),
     later("raft-write-timeout"),
     later("feature-gates"),
@@ -438,6 +438,8 @@ pub struct Config {
     pub election_timeout: Duration,
     /// Whether elections are tried before they are held.
     pub pre_vote: bool,
+    /// Whether the JSON API is served.
+    pub enable_grpc_gateway: bool,
     /// Longest raft entry in bytes.
     pub max_request_bytes: usize,
     /// Longest list of operations of a transaction.
@@ -804,6 +806,7 @@ fn build(given: Given, mut warnings: Vec<(String, String)>) -> Result<Config, Co
         heartbeat_interval: Duration::from_millis(heartbeat_ms),
         election_timeout: Duration::from_millis(election_ms),
         pre_vote: given.boolean("pre-vote"),
+        enable_grpc_gateway: given.boolean("enable-grpc-gateway"),
         max_request_bytes: given.unsigned("max-request-bytes").min(u64::from(u32::MAX)) as usize,
         max_txn_ops: given.unsigned("max-txn-ops") as usize,
         max_concurrent_streams: given.unsigned("max-concurrent-streams").min(u64::from(u32::MAX))

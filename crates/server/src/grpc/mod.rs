@@ -222,7 +222,12 @@ impl Call {
                 ),
             ));
         }
-        let method = lookup(head.uri.path())?;
+        Call::of(head.uri.path(), metadata, now_ms)
+    }
+
+    /// A call of the method with this path.
+    pub fn of(path: &str, metadata: &Metadata<'_>, now_ms: u64) -> Result<Call, Status> {
+        let method = lookup(path)?;
         let timeout_ms = match metadata.timeout.map(HeaderValue::as_bytes) {
             None => None,
             Some(timeout) => Some(timeout_ms(timeout).ok_or_else(|| {

@@ -1,6 +1,7 @@
-//! The pages on the client port: version, health and metrics, over HTTP/1.1 and HTTP/2 alike.
+//! What the client port says in plain HTTP: version, health, metrics and the JSON API, over HTTP/1.1 and HTTP/2 alike.
 
 pub mod body;
+mod gateway;
 mod health;
 
 use std::future::poll_fn;
@@ -14,7 +15,7 @@ use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW,
-    CONTENT_TYPE,
+    CONTENT_TYPE, LOCATION,
 };
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
@@ -127,6 +128,13 @@ pub async fn answer(shard: &Rc<Shard>, request: Request) -> Response<Body> {
 async fn route(shard: &Rc<Shard>, request: Request) -> Response<Body> {
     let Parts { method, uri, .. } = &request.head;
     let (path, query) = (uri.path(), uri.query().unwrap_or(""));
+    let api_path = gateway::path(path).filter(|_| shard.node.config.enable_grpc_gateway);
+    if let Some(clean) = clean(api_path.as_deref().unwrap_or(path)) {
+        return redirect(method, &clean, uri.query());
+    }
+    if let Some(path) = api_path {
+        return gateway::answer(shard, &path, request).await;
+    }
     match path {
         // Prometheus' page takes any method in etcd, too.
         "/metrics" => page(
@@ -148,6 +156,47 @@ async fn route(shard: &Rc<Shard>, request: Request) -> Response<Body> {
         },
         _ => page(StatusCode::NOT_FOUND, TEXT, "404 page not found\n".to_string()),
     }
+}
+
+/// The path without its empty, `.` and `..` parts, if it has some; the API's root ends with a slash.
+fn clean(path: &str) -> Option<String> {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    let mut clean = format!("/{}", parts.join("/"));
+    let is_directory = path.ends_with('/') || clean == "/v3";
+    if is_directory && !parts.is_empty() {
+        clean.push('/');
+    }
+    (clean != path && path.starts_with('/')).then_some(clean)
+}
+
+/// Sends a client to the path that it meant, as Go's server does.
+fn redirect(method: &Method, path: &str, query: Option<&str>) -> Response<Body> {
+    let place = query.map_or_else(|| path.to_string(), |query| format!("{path}?{query}"));
+    let body = match *method == Method::GET {
+        true => {
+            let mut text = place.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+            text = text.replace('"', "&#34;").replace('\'', "&#39;");
+            format!("<a href=\"{text}\">Temporary Redirect</a>.\n\n")
+        }
+        false => String::new(),
+    };
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    if let Ok(place) = HeaderValue::from_str(&place) {
+        response.headers_mut().insert(LOCATION, place);
+    }
+    if *method == Method::GET || *method == Method::HEAD {
+        let html = HeaderValue::from_static("text/html; charset=utf-8");
+        response.headers_mut().insert(CONTENT_TYPE, html);
+    }
+    response
 }
 
 fn get_only() -> Response<Body> {
@@ -190,12 +239,13 @@ fn parameters(query: &str, name: &str) -> Vec<String> {
         .split('&')
         .filter_map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(key) == name).then(|| decode(value))
+            (unescape(key, true) == name).then(|| unescape(value, true))
         })
         .collect()
 }
 
-fn decode(text: &str) -> String {
+/// Takes the percent-encoding away; in a query a plus is a space.
+fn unescape(text: &str, is_query: bool) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -207,7 +257,7 @@ fn decode(text: &str) -> String {
                 at += 3;
             }
             (byte, ..) => {
-                out.push(if byte == b'+' { b' ' } else { byte });
+                out.push(if byte == b'+' && is_query { b' ' } else { byte });
                 at += 1;
             }
         }
@@ -218,6 +268,25 @@ fn decode(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_are_cleaned_as_in_go() {
+        for (path, want) in [
+            ("/", None),
+            ("/version", None),
+            ("/v3/kv/put", None),
+            ("/v3/kv/put/", None),
+            ("*", None),
+            ("/v3", Some("/v3/")),
+            ("//", Some("/")),
+            ("//version", Some("/version")),
+            ("/v3//kv/put", Some("/v3/kv/put")),
+            ("/v3/./kv/../kv/put//", Some("/v3/kv/put/")),
+            ("/../..", Some("/")),
+        ] {
+            assert_eq!(clean(path).as_deref(), want, "{path}");
+        }
+    }
 
     #[test]
     fn parameters_are_read_from_a_query() {

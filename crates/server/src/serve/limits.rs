@@ -83,5 +83,10 @@ pub const READS_PER_SHARD: usize = 65_536;
 pub const WATCHERS_PER_SHARD: usize = 1 << 20;
 /// Length of a client-api-version that is looked at; longer ones count as unknown.
 pub const API_VERSION_BYTES: usize = 32;
+/// Bytes of JSON that are read for each byte that a message may have: its bytes in base64, every character of it
+/// written as an escape. A longer body is refused with 429.
+pub const JSON_BYTES_PER_BYTE: usize = 8;
+/// Lines of JSON that are gathered for one stream before they are sent.
+pub const JSON_PIECE_BYTES: usize = 64 << 10;
 
 const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);

@@ -62,6 +62,26 @@ impl Gathered {
     }
 }
 
+/// Streams that something may happen to at once.
+#[derive(Default)]
+struct Streams(Vec<Weak<RefCell<Outgoing>>>);
+
+impl Streams {
+    fn add(&mut self, out: &Rc<RefCell<Outgoing>>) {
+        // Those that are over are swept out whenever their number may have doubled.
+        if self.0.len() == self.0.capacity() {
+            self.0.retain(|stream| stream.strong_count() > 0);
+        }
+        self.0.push(Rc::downgrade(out));
+    }
+
+    fn finish(self, status: &Status) {
+        for stream in self.0.iter().filter_map(Weak::upgrade) {
+            stream.borrow_mut().finish(status.clone());
+        }
+    }
+}
+
 /// Who waits for a proposal's reply.
 pub struct Waiting {
     /// The way back; `None` for what the member proposed itself.
@@ -128,7 +148,9 @@ pub struct Shard {
     crowded: Cell<bool>,
     scratch: RefCell<BytesMut>,
     /// Open streams that want to end when there is no leader.
-    leader_streams: RefCell<Vec<Weak<RefCell<Outgoing>>>>,
+    leader_streams: RefCell<Streams>,
+    /// Open streams whose reader is in this process: they end when the process does.
+    inside_streams: RefCell<Streams>,
     /// Since when there is none, by `Node::now_ms`.
     leaderless_ms: Cell<Option<u64>>,
     /// This shard's watchers.
@@ -162,6 +184,7 @@ impl Shard {
             crowded: Cell::new(false),
             scratch: RefCell::new(BytesMut::with_capacity(64 << 10)),
             leader_streams: RefCell::default(),
+            inside_streams: RefCell::default(),
             leaderless_ms: Cell::new(None),
             watches: RefCell::new(WatchHub::new(&node.config)),
             node,
@@ -272,6 +295,7 @@ impl Shard {
             ShardEvent::Stop => {
                 self.stopping.set(true);
                 self.stop.notify_waiters();
+                self.inside_streams.take().finish(&Error::Stopped.into());
                 self.connections.borrow().wake_all();
             }
         }
@@ -426,22 +450,18 @@ impl Shard {
         let since = self.leaderless_ms.get().unwrap_or(now_ms);
         self.leaderless_ms.set(Some(since));
         if now_ms - since >= 3 * self.node.config.election_timeout.as_millis() as u64 {
-            for stream in self.leader_streams.borrow_mut().drain(..) {
-                if let Some(out) = stream.upgrade() {
-                    out.borrow_mut().finish(Error::NoLeader.into());
-                }
-            }
+            self.leader_streams.take().finish(&Error::NoLeader.into());
         }
     }
 
     /// Remembers a stream that wants to end when there is no leader.
     pub fn require_leader(&self, out: &Rc<RefCell<Outgoing>>) {
-        let mut streams = self.leader_streams.borrow_mut();
-        // Those that are over are swept out whenever their number may have doubled.
-        if streams.len() == streams.capacity() {
-            streams.retain(|stream| stream.strong_count() > 0);
-        }
-        streams.push(Rc::downgrade(out));
+        self.leader_streams.borrow_mut().add(out);
+    }
+
+    /// Remembers a stream that no connection looks after.
+    pub fn look_after(&self, out: &Rc<RefCell<Outgoing>>) {
+        self.inside_streams.borrow_mut().add(out);
     }
 
     /// Puts a client's command on its way into the log.

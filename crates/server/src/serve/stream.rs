@@ -166,16 +166,18 @@ impl Body {
             }
         }
         match length > self.message_bytes_max {
-            true => Err(Status::new(
-                Code::ResourceExhausted,
-                format!(
-                    "grpc: received message larger than max ({length} vs. {})",
-                    self.message_bytes_max
-                ),
-            )),
+            true => Err(too_large(length, self.message_bytes_max)),
             false => Ok(length),
         }
     }
+}
+
+/// What is said of a message that is longer than one may be; grpc-go's words.
+pub fn too_large(bytes: usize, bytes_max: usize) -> Status {
+    Status::new(
+        Code::ResourceExhausted,
+        format!("grpc: received message larger than max ({bytes} vs. {bytes_max})"),
+    )
 }
 
 /// The way back to who made a unary call. It is used up by the answer; a client's, dropped without one, resets the
@@ -299,13 +301,20 @@ impl Wake for StreamWake {
 /// Nobody waits for a slow reader: who has more to say than [`STREAM_QUEUE_BYTES`] asks [`Outgoing::is_full`]
 /// first and comes back when the connection's task calls its handler's `on_room`.
 pub struct Outgoing {
-    send: SendStream<Bytes>,
+    to: To,
     queue: VecDeque<Bytes>,
     queued_bytes: usize,
     end: Option<Status>,
     closed: bool,
     waker: Waker,
-    seat: Rc<Seat>,
+}
+
+/// Who takes the answers of a streaming call.
+enum To {
+    /// A client, over gRPC, on its connection.
+    Client { send: SendStream<Bytes>, seat: Rc<Seat> },
+    /// A reader in this process ([`Outgoing::take`]).
+    Inside,
 }
 
 impl Outgoing {
@@ -317,15 +326,34 @@ impl Outgoing {
     ) -> Option<Outgoing> {
         let send = respond.send_response(head(), false).ok()?;
         seat.spoke.set(true);
-        Some(Outgoing {
-            send,
-            queue: VecDeque::new(),
-            queued_bytes: 0,
-            end: None,
-            closed: false,
-            waker: Waker::from(wake.clone()),
-            seat: seat.clone(),
-        })
+        let to = To::Client { send, seat: seat.clone() };
+        Some(Outgoing::new(to, Waker::from(wake.clone())))
+    }
+
+    /// Answers for a reader in this process.
+    pub fn inside() -> Outgoing {
+        Outgoing::new(To::Inside, Waker::noop().clone())
+    }
+
+    fn new(to: To, waker: Waker) -> Outgoing {
+        let queue = VecDeque::new();
+        Outgoing { to, queue, queued_bytes: 0, end: None, closed: false, waker }
+    }
+
+    /// For the reader in this process: the next message with its prefix, or how the call ended. Who finds
+    /// nothing is woken when there is something.
+    pub fn take(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Status>> {
+        if let Some(message) = self.queue.pop_front() {
+            self.queued_bytes -= message.len();
+            return Poll::Ready(Ok(message));
+        }
+        if let Some(status) = &self.end {
+            let status = status.clone();
+            self.close();
+            return Poll::Ready(Err(status));
+        }
+        self.waker.clone_from(cx.waker());
+        Poll::Pending
     }
 
     /// Sends a message, or queues it behind others.
@@ -333,9 +361,14 @@ impl Outgoing {
         if self.closed || self.end.is_some() {
             return;
         }
-        self.seat.spoke.set(true);
         self.queued_bytes += message.len();
-        self.queue.push_back(self.seat.count(message));
+        self.queue.push_back(match &self.to {
+            To::Inside => message,
+            To::Client { seat, .. } => {
+                seat.spoke.set(true);
+                seat.count(message)
+            }
+        });
         self.pump();
     }
 
@@ -353,17 +386,28 @@ impl Outgoing {
         match self.queue.is_empty() {
             true => self.finish(status),
             false if self.closed => {}
-            false => {
-                self.send.send_reset(h2::Reason::CANCEL);
-                self.close();
-            }
+            false => match &mut self.to {
+                To::Client { send, .. } => {
+                    send.send_reset(h2::Reason::CANCEL);
+                    self.close();
+                }
+                To::Inside => {
+                    self.queue.clear();
+                    self.queued_bytes = 0;
+                    self.finish(status);
+                }
+            },
         }
     }
 
     /// Whether nothing more should be pushed now. If it is the connection that is full, then what stands in this
     /// queue wakes the stream when there is room.
     pub fn is_full(&self) -> bool {
-        self.queued_bytes >= STREAM_QUEUE_BYTES || self.queued_bytes > 0 && self.seat.is_full()
+        let crowded = match &self.to {
+            To::Client { seat, .. } => seat.is_full(),
+            To::Inside => false,
+        };
+        self.queued_bytes >= STREAM_QUEUE_BYTES || self.queued_bytes > 0 && crowded
     }
 
     /// Whether the call is over: finished, reset, or its connection is gone.
@@ -383,13 +427,14 @@ impl Outgoing {
         if self.closed {
             return;
         }
-        if self.send.poll_reset(cx).is_ready() {
+        let To::Client { send, .. } = &mut self.to else { return waker.wake() };
+        if send.poll_reset(cx).is_ready() {
             return self.close();
         }
         while let Some(next) = self.queue.front() {
-            self.send.reserve_capacity(next.len().min(SEND_BUFFER_BYTES));
-            while self.send.capacity() == 0 {
-                match self.send.poll_capacity(cx) {
+            send.reserve_capacity(next.len().min(SEND_BUFFER_BYTES));
+            while send.capacity() == 0 {
+                match send.poll_capacity(cx) {
                     Poll::Pending => return,
                     Poll::Ready(Some(Ok(_))) => {}
                     Poll::Ready(_) => return self.close(),
@@ -397,17 +442,18 @@ impl Outgoing {
             }
             let next = self.queue.pop_front().expect("looked at above");
             self.queued_bytes -= next.len();
-            if self.send.send_data(next, false).is_err() {
+            if send.send_data(next, false).is_err() {
                 return self.close();
             }
         }
         if let Some(status) = &self.end {
-            drop(self.send.send_trailers(status.trailers()));
+            drop(send.send_trailers(status.trailers()));
             self.close();
         }
     }
 
-    fn close(&mut self) {
+    /// Nobody takes anything any more.
+    pub fn close(&mut self) {
         self.closed = true;
         self.queue.clear();
         self.queued_bytes = 0;
