@@ -76,7 +76,7 @@ const fn ignored(name: &'static str) -> Flag {
     Flag { name, default: "", help: "", support: Support::Ignored }
 }
 
-/// Every flag of etcd 3.7. The order is that of the help.
+/// Every flag of etcd 3.7, and `enable-v2` of 3.4. The order is that of the help.
 const FLAGS: &[Flag] = &[
     yes("name", Kind::Text, "default", "human-readable name of this member"),
     yes("data-dir", Kind::Text, "${name}.etcd", "directory of everything this member keeps"),
@@ -197,6 +197,7 @@ const FLAGS: &[Flag] = &[
         "etcd-cluster",
         "token that keeps clusters of equal URLs apart",
     ),
+    yes("enable-v2", Kind::Boolean, "false", "serve the v2 API, as etcd 3.4 does, under /v2"),
     yes("logger", Kind::Text, "zap", "form of the log lines; only zap's is spoken"),
     yes("log-outputs", Kind::Text, "default", "stdout, stderr or file paths, separated by commas"),
     yes("log-level", Kind::Text, "info", "debug, info, warn, error, panic or fatal"),
@@ -460,6 +461,8 @@ pub struct Config {
     pub retention: Retention,
     /// Skip fsync.
     pub unsafe_no_fsync: bool,
+    /// Whether the v2 API is served.
+    pub enable_v2: bool,
     /// Lowest level written.
     pub log_level: Level,
     /// Form of a log line.
@@ -824,6 +827,7 @@ fn build(given: Given, mut warnings: Vec<(String, String)>) -> Result<Config, Co
         quota_backend_bytes: given.text("quota-backend-bytes").parse().expect("read before"),
         retention,
         unsafe_no_fsync: given.boolean("unsafe-no-fsync"),
+        enable_v2: given.boolean("enable-v2"),
         log_level,
         log_format,
         log_outputs,

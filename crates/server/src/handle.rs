@@ -27,6 +27,7 @@ use replica::{
 };
 
 use crate::config::Config;
+use crate::http::v2;
 use crate::metrics::Metrics;
 use crate::serve::seat::AllAnswers;
 use crate::serve::status::Status;
@@ -79,6 +80,8 @@ pub struct Node {
     pub peers: PeerInbox,
     /// What is known of the other members.
     pub peer_table: PeerTable,
+    /// What the shards share for the v2 API.
+    pub v2: v2::Shared,
     /// When the process started: `now_ms` counts from here.
     pub started: Instant,
     /// Milliseconds, by `now_ms`, at which the present leader became known; 0 if there never was one.
@@ -111,6 +114,7 @@ impl Node {
             peer_table: PeerTable::default(),
             started: Instant::now(),
             leader_since_ms: AtomicU64::new(0),
+            v2: v2::Shared::default(),
             replica_config,
             config,
         }
@@ -487,9 +491,50 @@ pub struct PeerTable {
     peers: Mutex<BTreeMap<NodeId, PeerState>>,
 }
 
+/// The appends that went to another member, for `/v2/stats/leader`; counted while the v2 API is served. As in etcd a
+/// latency is the time that handing them to the connection took, in milliseconds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Appends {
+    /// How many were handed over.
+    pub sent: u64,
+    /// How often the member could not be reached.
+    pub failed: u64,
+    /// The last latency.
+    pub current_ms: f64,
+    /// The mean of all.
+    pub average_ms: f64,
+    average_square: f64,
+    /// The least.
+    pub minimum_ms: f64,
+    /// The greatest.
+    pub maximum_ms: f64,
+}
+
+impl Appends {
+    /// So many were handed over together, and it took so long.
+    pub fn observe(&mut self, count: u64, took: Duration) {
+        let ms = took.as_secs_f64() * 1e3;
+        let (before, new) = (self.sent as f64, count as f64);
+        let mean = |mean: f64, value: f64| (mean * before + value * new) / (before + new);
+        self.average_ms = mean(self.average_ms, ms);
+        self.average_square = mean(self.average_square, ms * ms);
+        self.minimum_ms = if self.sent == 0 { ms } else { self.minimum_ms.min(ms) };
+        self.maximum_ms = self.maximum_ms.max(ms);
+        self.current_ms = ms;
+        self.sent += count;
+    }
+
+    /// The standard deviation of the latencies.
+    pub fn deviation_ms(&self) -> f64 {
+        (self.average_square - self.average_ms * self.average_ms).max(0.0).sqrt()
+    }
+}
+
 /// One other member.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PeerState {
+    /// What was sent to it.
+    pub appends: Appends,
     /// Since when its connection stands, by `Node::now_ms`; `None` while it does not.
     pub connected_since_ms: Option<u64>,
     /// Its server version, once it was asked.
@@ -561,6 +606,16 @@ mod tests {
         assert_eq!(inputs.len(), 1);
         assert_eq!(fed, 1 << 3);
         inbox.propose(batch(1)).unwrap();
+    }
+
+    #[test]
+    fn latencies_of_appends_are_counted_as_many_times_as_there_were_appends() {
+        let mut appends = Appends::default();
+        appends.observe(1, Duration::from_millis(4));
+        appends.observe(3, Duration::from_millis(8));
+        assert_eq!((appends.sent, appends.average_ms, appends.current_ms), (4, 7.0, 8.0));
+        assert_eq!((appends.minimum_ms, appends.maximum_ms), (4.0, 8.0));
+        assert!((appends.deviation_ms() - 3.0_f64.sqrt()).abs() < 1e-9);
     }
 
     #[test]

@@ -96,6 +96,10 @@ pub struct Metrics {
     pub watch_streams: Pending,
     /// Events sent.
     pub events: Counter,
+    /// Appends handed to the connections to other members; counted while the v2 API is served.
+    pub appends_sent: Counter,
+    /// Appends received from other members.
+    pub appends_received: Counter,
     /// Health checks that passed and failed.
     pub health_success: Counter,
     /// See above.

@@ -27,6 +27,7 @@ use vfs::Vfs;
 
 use crate::config::{self, Action, ClusterState, Config, Url};
 use crate::handle::{Inbox, Node, PeerEvent, ReadTask, ShardEvent};
+use crate::http::v2;
 use crate::identity;
 use crate::log;
 use crate::peer;
@@ -291,6 +292,9 @@ impl Member {
                         let shard = Shard::new(node, shard, start_ms);
                         if number == 0 {
                             tokio::task::spawn_local(steward::run(shard.clone()));
+                            if shard.node.config.enable_v2 {
+                                tokio::task::spawn_local(v2::run_expiry(shard.clone()));
+                            }
                         }
                         shard.run(DRAIN_PATIENCE).await;
                     });

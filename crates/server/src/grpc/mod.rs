@@ -16,7 +16,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use state_machine::Error;
 
-pub use kv::Read;
+pub use kv::{Read, txn_of_page};
 pub use lease::Question;
 pub use watch::WatchHub;
 

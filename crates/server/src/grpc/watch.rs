@@ -38,7 +38,7 @@ use crate::grpc::maintenance::response_header;
 use crate::handle::{ReadOutcome, ReadTask, ShardEvent};
 use crate::log;
 use crate::serve::limits::WATCHERS_PER_SHARD;
-use crate::serve::shard::Shard;
+use crate::serve::shard::{Listener, Shard};
 use crate::serve::status::Status;
 use crate::serve::stream::Outgoing;
 
@@ -364,7 +364,7 @@ impl WatchHub {
     fn raise_flag(&mut self, shard: &Rc<Shard>) {
         if !self.flag {
             self.flag = true;
-            shard.view.set_watching(shard.number, true);
+            shard.listen(Listener::Watchers, true);
             self.set.begin(shard.view.state.reader().revision());
         }
     }
@@ -372,7 +372,7 @@ impl WatchHub {
     fn lower_flag(&mut self, shard: &Rc<Shard>) {
         if self.flag && self.set.is_empty() {
             self.flag = false;
-            shard.view.set_watching(shard.number, false);
+            shard.listen(Listener::Watchers, false);
         }
     }
 

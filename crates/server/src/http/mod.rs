@@ -3,6 +3,7 @@
 pub mod body;
 mod gateway;
 mod health;
+pub mod v2;
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -154,6 +155,7 @@ async fn route(shard: &Rc<Shard>, request: Request) -> Response<Body> {
             true => health::checks(shard, path, query).await,
             false => get_only(),
         },
+        _ if v2::is_path(path) => v2::answer(shard, request).await,
         _ => page(StatusCode::NOT_FOUND, TEXT, "404 page not found\n".to_string()),
     }
 }

@@ -186,6 +186,7 @@ impl Link {
 
     fn unreachable(&self) {
         if let Some(peers) = self.peers.upgrade() {
+            peers.node.peer_table.update(self.id, |peer| peer.appends.failed += 1);
             peers.node.replica.put(Input::Unreachable(self.id));
         }
     }
@@ -318,6 +319,7 @@ async fn read(
         messages.retain(|message| message.to == own && message.from == link.id);
         if !messages.is_empty() {
             let size = messages.iter().map(message_bytes).sum();
+            peers.count_received(&messages);
             // What does not fit is dropped; raft sends again.
             peers.node.replica.messages(messages, size);
         }

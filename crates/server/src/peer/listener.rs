@@ -211,6 +211,7 @@ async fn take_message(peers: &Rc<Peers>, headers: &HeaderMap, body: Incoming) ->
         }
         Ok(message) => {
             let size = link::message_bytes(&message);
+            peers.count_received(std::slice::from_ref(&message));
             match peers.node.replica.messages(vec![message], size) {
                 true => empty(StatusCode::NO_CONTENT),
                 false => text(StatusCode::SERVICE_UNAVAILABLE, "too many messages wait"),

@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
@@ -33,7 +33,7 @@ use prost::Message as _;
 use proto::etcdserverpb::{
     LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
-use raft::{Message, NodeId};
+use raft::{Message, MessageKind, NodeId};
 use replica::{LeaseAnswer, LeaseTime, Receptions};
 use tokio::sync::oneshot;
 
@@ -191,7 +191,12 @@ impl Peers {
     /// Gives each message to its link, all of one link in one write.
     fn send(&self, messages: Vec<Message>) {
         let links = self.links.borrow();
+        let counting = self.node.config.enable_v2.then(Instant::now);
+        let mut appends: BTreeMap<NodeId, u64> = BTreeMap::new();
         for message in messages {
+            if counting.is_some() && message.kind == MessageKind::App {
+                *appends.entry(message.to).or_default() += 1;
+            }
             match links.get(&message.to) {
                 Some(link) => link.add(&message),
                 // A member that was removed, or one that is not yet known: raft sends again.
@@ -199,6 +204,18 @@ impl Peers {
             }
         }
         links.values().for_each(|link| link.flush());
+        let Some(began) = counting else { return };
+        let took = began.elapsed();
+        for (to, count) in appends.into_iter().filter(|(to, _)| links.contains_key(to)) {
+            self.node.metrics.appends_sent.add(count);
+            self.node.peer_table.update(to, |peer| peer.appends.observe(count, took));
+        }
+    }
+
+    /// Counts the appends among messages that were received.
+    fn count_received(&self, messages: &[Message]) {
+        let appends = messages.iter().filter(|message| message.kind == MessageKind::App).count();
+        self.node.metrics.appends_received.add(appends as u64);
     }
 
     /// Asks our own lease clock on behalf of another member.

@@ -27,6 +27,8 @@ pub async fn serve(shard: Rc<Shard>, socket: Socket) {
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HTTP1_HEADER_DEADLINE)
+        // Names as Go writes them: X-Etcd-Index.
+        .title_case_headers(true)
         .serve_connection(TokioIo::new(socket), service);
     let mut connection = pin!(connection);
     let served = tokio::select! {

@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 
 use crate::grpc::{Call, Question, Read, WatchHub};
 use crate::handle::{Node, ReadOutcome, ReadTask, ShardEvent};
+use crate::http::v2;
 use crate::log;
 use crate::serve::connection;
 use crate::serve::limits::{
@@ -108,6 +109,15 @@ enum Depth {
     Whole,
 }
 
+/// Who of a shard wants to be told what becomes visible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// Watchers.
+    Watchers = 1,
+    /// Who waits by the v2 API.
+    V2 = 2,
+}
+
 /// One shard. Everything in it belongs to its thread; the cells are borrowed for a statement at a time.
 pub struct Shard {
     /// The member.
@@ -155,6 +165,10 @@ pub struct Shard {
     leaderless_ms: Cell<Option<u64>>,
     /// This shard's watchers.
     pub watches: RefCell<WatchHub>,
+    /// Who waits by the v2 API.
+    pub v2: RefCell<v2::Hub>,
+    /// The [`Listener`]s there are, a bit each.
+    listeners: Cell<u8>,
 }
 
 impl Shard {
@@ -187,6 +201,8 @@ impl Shard {
             inside_streams: RefCell::default(),
             leaderless_ms: Cell::new(None),
             watches: RefCell::new(WatchHub::new(&node.config)),
+            v2: RefCell::default(),
+            listeners: Cell::new(0),
             node,
         })
     }
@@ -297,6 +313,7 @@ impl Shard {
                 self.stop.notify_waiters();
                 self.inside_streams.take().finish(&Error::Stopped.into());
                 self.connections.borrow().wake_all();
+                self.v2.borrow_mut().end(self);
             }
         }
     }
@@ -355,6 +372,7 @@ impl Shard {
 
     fn on_applied(self: &Rc<Shard>, applied: ToShard) {
         WatchHub::on_batches(self, &applied.batches, applied.exchanged);
+        v2::Hub::on_batches(self, &applied.batches, applied.exchanged);
         for reply in applied.replies {
             let waiting = self.waiters.borrow_mut().take(reply.id);
             let Some(Waiting { respond: Some(respond), .. }) = waiting else { continue };
@@ -615,6 +633,17 @@ impl Shard {
         let told = self.stop.notified();
         if !self.stopping.get() {
             told.await;
+        }
+    }
+
+    /// Says whether one of its listeners wants batches: they come from the revision on that is read after the first
+    /// has said so.
+    pub fn listen(&self, who: Listener, wants: bool) {
+        let before = self.listeners.get();
+        let now = if wants { before | who as u8 } else { before & !(who as u8) };
+        self.listeners.set(now);
+        if (before == 0) != (now == 0) {
+            self.view.set_watching(self.number, now != 0);
         }
     }
 
