@@ -31,6 +31,8 @@ impl Reply {
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
+    /// Its status and headers.
+    Head,
     /// The end of the answer.
     End,
     /// So many lines of its body.
@@ -70,6 +72,7 @@ impl Exchange {
         loop {
             let reply = parse(&self.received, self.closed);
             let enough = match until {
+                Until::Head => reply.status != 0,
                 Until::End => reply.complete,
                 Until::Lines(lines) => {
                     reply.complete || reply.body.iter().filter(|c| **c == b'\n').count() >= lines

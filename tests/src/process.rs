@@ -59,6 +59,19 @@ pub fn reference(name: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// Debian's etcd, the last that has the v2 API, or why there is none.
+pub fn debian_etcd() -> Result<PathBuf, String> {
+    let path = PathBuf::from("/usr/bin/etcd");
+    if !path.exists() {
+        return Err("/usr/bin/etcd is not there; it is in Debian's etcd-server".to_owned());
+    }
+    let version = run_ok(Command::new(&path).arg("--version"));
+    match version.starts_with("etcd Version: 3.4.") {
+        true => Ok(path),
+        false => Err(format!("/usr/bin/etcd is not of version 3.4 but {version}")),
+    }
+}
+
 /// A port of the loopback that nobody listens on now.
 pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
