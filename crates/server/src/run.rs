@@ -38,6 +38,9 @@ use crate::serve::limits::{
 use crate::serve::shard::Shard;
 use crate::steward;
 
+/// Which of the member's inboxes a thread reads for.
+type ReadInbox = fn(&Node) -> &Inbox<ReadTask>;
+
 /// How long connections may take to finish after GOAWAY.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a removed member stays: the others may need its word that the removal is committed.
@@ -262,7 +265,7 @@ impl Member {
                 }
             }
         })?);
-        let reading: [(&str, fn(&Node) -> &Inbox<ReadTask>); 4] = [
+        let reading: [(&str, ReadInbox); 4] = [
             ("read-0", |node| &node.reads),
             ("read-1", |node| &node.reads),
             ("fetch", |node| &node.fetches),
