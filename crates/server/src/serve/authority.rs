@@ -8,7 +8,7 @@
 //! sides count the same entries; the entry becomes shorter, so we forget entries later than the client does,
 //! and it never names one that it has forgotten itself. An entry larger than the whole memory would be another matter:
 //! the client would empty its memory and add nothing, where we would add the short one, and every later name would be
-//! another's. So a value longer than [`VALUE_BYTES_MAX`] stays as it is, and h2 resets the stream.
+//! another's. So a value longer than `VALUE_BYTES_MAX` stays as it is, and h2 resets the stream.
 //!
 //! ```text
 //!   frame    ┌─────────────┬────────┬─────────┬─────────────┬─────────────────────────────┐
