@@ -31,7 +31,7 @@ and for snapshot alone:
 ";
 
 /// The sizes that are measured, in MiB.
-const SIZES_MIB: [u64; 3] = [1, 16, 64];
+const SIZES_MIB: [u64; 3] = [1, 8, 32];
 
 /// When to colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
