@@ -48,10 +48,28 @@ async fn ask(
     (Response::from_parts(head, ()), String::from_utf8(text.to_vec()).unwrap())
 }
 
-/// The next line of a stream; lines do not span frames here.
-async fn line(stream: &mut RecvStream) -> String {
-    let piece = stream.data().await.unwrap().unwrap();
-    String::from_utf8(piece.to_vec()).unwrap()
+/// The lines of a stream; a frame may hold several.
+struct Lines {
+    stream: RecvStream,
+    received: String,
+}
+
+impl Lines {
+    fn new(stream: RecvStream) -> Lines {
+        Lines { stream, received: String::new() }
+    }
+
+    async fn next(&mut self) -> String {
+        loop {
+            if let Some(end) = self.received.find('\n') {
+                let rest = self.received.split_off(end + 1);
+                return std::mem::replace(&mut self.received, rest);
+            }
+            let piece = self.stream.data().await.unwrap().unwrap();
+            self.stream.flow_control().release_capacity(piece.len()).unwrap();
+            self.received.push_str(std::str::from_utf8(&piece).unwrap());
+        }
+    }
 }
 
 async fn watchers(client: &mut Client) -> String {
@@ -92,14 +110,14 @@ async fn replies_refusals_and_streams_go_over_http2() {
     let (mut send, response) = open(client, Method::POST, "/v3/watch").await;
     send.send_data(r#"{"create_request":{"key":"Zm9v","start_revision":2}}"#.into(), false)
         .unwrap();
-    let mut stream = response.await.unwrap().into_body();
-    assert!(line(&mut stream).await.contains(r#""created":true"#));
-    assert!(line(&mut stream).await.contains(r#""mod_revision":"2""#));
+    let mut lines = Lines::new(response.await.unwrap().into_body());
+    assert!(lines.next().await.contains(r#""created":true"#));
+    assert!(lines.next().await.contains(r#""mod_revision":"2""#));
     ask(client, Method::POST, "/v3/kv/put", r#"{"key":"Zm9v"}"#).await;
-    assert!(line(&mut stream).await.contains(r#""mod_revision":"3""#));
+    assert!(lines.next().await.contains(r#""mod_revision":"3""#));
     // The client goes on speaking while it is answered.
     send.send_data(r#"{"create_request":{"key":"YQ=="}} "#.into(), false).unwrap();
-    assert!(line(&mut stream).await.contains(r#""watch_id":"1","created":true"#));
+    assert!(lines.next().await.contains(r#""watch_id":"1","created":true"#));
     assert_eq!(watchers(client).await, "2");
     send.send_reset(Reason::CANCEL);
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -115,15 +133,15 @@ async fn a_member_that_ends_says_so_and_one_that_has_no_json_api_has_none() {
     let mut client = lone.connect().await;
     let (mut send, response) = open(&mut client, Method::POST, "/v3/watch").await;
     send.send_data(r#"{"create_request":{"key":"Zm9v"}}"#.into(), false).unwrap();
-    let mut stream = response.await.unwrap().into_body();
-    assert!(line(&mut stream).await.contains(r#""created":true"#));
+    let mut lines = Lines::new(response.await.unwrap().into_body());
+    assert!(lines.next().await.contains(r#""created":true"#));
     let member = lone.member.take().unwrap();
     let ended = tokio::task::spawn_blocking(move || member.stop());
     assert_eq!(
-        line(&mut stream).await,
+        lines.next().await,
         "{\"error\":{\"code\":14,\"message\":\"etcdserver: server stopped\"}}\n"
     );
-    drop((send, stream, client));
+    drop((send, lines, client));
     ended.await.unwrap();
 
     let lone = Lone::start(&["--enable-grpc-gateway=false"]);
