@@ -1,19 +1,17 @@
 //! Events: what watchers are told, batched by what became visible together, and read again out of the past.
 //!
 //! The newest batches are kept, so a watcher that lags a little is served from them. For older revisions the index
-//! is walked, key by key, and the changes are put in order; the walk gathers about twice what is wanted and drops
-//! the latest again, so that its memory is bounded, however long the past.
+//! is walked, key by key, and the changes are put in order (see [`crate::past`]): one walk serves many portions.
 
-use std::cell::OnceCell;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use store::Revision;
 
-use crate::compaction::rest_after;
 use crate::index::Version;
 use crate::key_value::{self, Fields};
-use crate::state::{KEYS_PER_LOCK, Value, read_value};
+use crate::past::Change;
+use crate::state::{Value, read_value};
 use crate::{Effort, KeyRange, Pin, ReadError, Reader};
 
 /// What a change did to its key.
@@ -32,6 +30,18 @@ pub struct Previous {
     pub revision: Revision,
     /// The encoded `KeyValue`, if it was in memory.
     pub(crate) bytes: Option<Bytes>,
+}
+
+impl Previous {
+    /// A state that must be looked up.
+    pub fn cold(revision: Revision) -> Previous {
+        Previous { revision, bytes: None }
+    }
+
+    /// Whether [`crate::Reader::previous`] has it at hand.
+    pub fn is_in_memory(&self) -> bool {
+        self.bytes.is_some()
+    }
 }
 
 /// One change of one key.
@@ -76,13 +86,43 @@ pub struct History {
     pub next: i64,
 }
 
-/// Events that a walk through the index may gather before it throws the latest of them away again.
-const GATHERED_MIN: usize = 1024;
+/// How much of the past is read at once: whole main revisions, at least one, until there are so many events or bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Portion {
+    /// Events; at least one counts.
+    pub events_max: usize,
+    /// Bytes of their `KeyValue`s.
+    pub bytes_max: usize,
+}
+
+/// A portion that is being filled.
+struct Filling {
+    events: Vec<Event>,
+    bytes: usize,
+    portion: Portion,
+}
+
+impl Filling {
+    fn new(portion: Portion) -> Filling {
+        Filling { events: Vec::new(), bytes: 0, portion }
+    }
+
+    fn push(&mut self, event: Event) {
+        self.bytes += event.kv.len();
+        self.events.push(event);
+    }
+
+    /// Whether no event of another main revision is wanted.
+    fn is_full(&self) -> bool {
+        let Portion { events_max, bytes_max } = self.portion;
+        !self.events.is_empty() && (self.events.len() >= events_max || self.bytes >= bytes_max)
+    }
+}
 
 impl Reader {
-    /// The changes of `range` from main revision `from` on, up to and including the current one; about
-    /// `events_max` of them, whole revisions. Go on from [`History::next`] until that lies above the current
-    /// revision. If `from` does already, there is nothing to tell, and `next` is `from`.
+    /// The changes of `range` from main revision `from` on, up to and including the current one, or as many as are a
+    /// `portion`. Go on from [`History::next`] until that lies above the current revision. If `from` does already,
+    /// there is nothing to tell, and `next` is `from`.
     ///
     /// # Errors
     /// [`ReadError::Compacted`] if `from` lies below the mark; [`ReadError::Cold`] on a shard if the recent events do
@@ -91,10 +131,9 @@ impl Reader {
         &self,
         range: &KeyRange,
         from: i64,
-        events_max: usize,
+        portion: Portion,
         effort: Effort,
     ) -> Result<History, ReadError> {
-        let events_max = events_max.max(1);
         let (pin, from, to) = {
             let state = self.shared.read_with(effort)?;
             if from < state.mark {
@@ -107,7 +146,7 @@ impl Reader {
             }
             if let Some(batches) = state.recent.from(from) {
                 drop(state);
-                return Ok(filter_batches(&batches, range, from, events_max));
+                return Ok(filter_batches(&batches, range, from, portion));
             }
             if effort != Effort::Disk {
                 return Err(ReadError::Cold);
@@ -115,111 +154,62 @@ impl Reader {
             // All above a pin stays; of what lies at it, only the newest of each key does.
             (self.shared.pins.pin(state.mark.max(from - 1)), from, state.published)
         };
-        let (changes, next) = self.gather(range, from, to, events_max, &pin)?;
-        let mut events = Vec::with_capacity(changes.len());
-        for change in changes {
+        let past = self.past(range, from, to, &pin)?;
+        let mut filling = Filling::new(portion);
+        let mut last = from - 1;
+        for change in past.from(from) {
+            if change.revision.main > last && filling.is_full() {
+                return Ok(History { events: filling.events, next: change.revision.main });
+            }
+            last = change.revision.main;
             pin.touch();
-            events.push(self.event(change, &pin)?);
+            match self.event(change, &pin)? {
+                Some(event) => filling.push(event),
+                // Another walk found it before its revision was compacted.
+                None if change.revision.main == pin.revision() => {}
+                // The keyspace was exchanged since the walk.
+                None => {
+                    self.shared.pasts.clear();
+                    return Err(ReadError::Revoked);
+                }
+            }
         }
-        Ok(History { events, next })
+        Ok(History { events: filling.events, next: past.last() + 1 })
     }
 
-    /// Walks through the index for the lowest changes between `from` and `to`, and says from where to go on.
-    fn gather(
-        &self,
-        range: &KeyRange,
-        from: i64,
-        to: i64,
-        events_max: usize,
-        pin: &Pin,
-    ) -> Result<(Vec<Change>, i64), ReadError> {
-        let mut changes: Vec<Change> = Vec::new();
-        // The last main revision that is still wanted: lowered when enough was found below it.
-        let mut last = to;
-        let mut rest = (!range.is_empty()).then(|| range.clone());
-        while let Some(range) = rest {
+    /// Makes the event of a change, with its value from wherever it is. `None` if the index knows it no more.
+    fn event(&self, change: &Change, pin: &Pin) -> Result<Option<Event>, ReadError> {
+        let (version, previous, value, view) = {
             let state = self.shared.read();
             if pin.is_revoked() {
                 return Err(ReadError::Revoked);
             }
-            pin.touch();
-            let mut seen = 0;
-            let mut end: Option<Bytes> = None;
-            state.tree.visit(&range, &mut |entry| {
-                seen += 1;
-                let key = OnceCell::new();
-                for version in entry.versions().filter(|v| v.main >= from && v.main <= last) {
-                    changes.push(Change {
-                        key: key.get_or_init(|| Bytes::copy_from_slice(&entry.key)).clone(),
-                        revision: version.revision(),
-                        is_tombstone: version.is_tombstone(),
-                        is_create: version.version == 1,
-                        previous: entry.living_at(version.main - 1).map(Version::revision),
-                    });
-                }
-                if seen == KEYS_PER_LOCK {
-                    end = Some(Bytes::copy_from_slice(&entry.key));
-                }
-                seen < KEYS_PER_LOCK
-            });
-            drop(state);
-            rest = end.and_then(|end| rest_after(&range, &end));
-            if changes.len() > (2 * events_max).max(GATHERED_MIN) {
-                last = keep_lowest(&mut changes, events_max, last);
-            }
-        }
-        last = keep_lowest(&mut changes, events_max, last);
-        Ok((changes, last + 1))
-    }
-
-    /// Makes the event of a change, with its value from wherever it is.
-    fn event(&self, change: Change, pin: &Pin) -> Result<Event, ReadError> {
-        let Change { key, revision, is_tombstone, is_create, previous } = change;
-        let previous = previous.map(|revision| Previous { revision, bytes: None });
-        if is_tombstone {
-            let kv = key_value::encode(Fields {
-                key: &key,
-                mod_revision: revision.main,
-                ..Fields::default()
-            });
-            let key = key_value::key(&kv);
-            return Ok(Event { kind: EventKind::Delete, revision, key, kv, is_create, previous });
-        }
-        let (value, view) = {
-            let state = self.shared.read();
-            if pin.is_revoked() {
-                return Err(ReadError::Revoked);
-            }
-            let version = state.tree.get(&key).and_then(|entry| entry.exactly(revision));
-            let value = state.value(version.expect("the pin protects what was gathered"));
-            (value, state.store.view())
+            let Some(entry) = state.tree.get(&change.key) else { return Ok(None) };
+            let Some(version) = entry.exactly(change.revision) else { return Ok(None) };
+            let previous = entry.living_at(version.main - 1).map(Version::revision);
+            (*version, previous, state.value(version), state.store.view())
         };
-        let kv = match value {
-            Value::Ready(bytes) => bytes,
-            Value::OnDisk(location) => read_value(&view, &location, Effort::Disk)?,
+        let previous = previous.map(Previous::cold);
+        let (kind, kv) = match value {
+            _ if version.is_tombstone() => {
+                let fields =
+                    Fields { key: &change.key, mod_revision: version.main, ..Fields::default() };
+                (EventKind::Delete, key_value::encode(fields))
+            }
+            Value::Ready(bytes) => (EventKind::Put, bytes),
+            Value::OnDisk(location) => {
+                (EventKind::Put, read_value(&view, &location, Effort::Disk)?)
+            }
         };
-        let key = key_value::key(&kv);
-        Ok(Event { kind: EventKind::Put, revision, key, kv, is_create, previous })
+        Ok(Some(Event {
+            kind,
+            revision: version.revision(),
+            key: key_value::key(&kv),
+            kv,
+            is_create: version.version == 1,
+            previous,
+        }))
     }
-}
-
-/// An event whose value has not been read yet.
-struct Change {
-    key: Bytes,
-    revision: Revision,
-    is_tombstone: bool,
-    is_create: bool,
-    previous: Option<Revision>,
-}
-
-/// Sorts, and drops what lies behind the revision with which `events_max` is reached. Returns the last main
-/// revision that is complete.
-fn keep_lowest(changes: &mut Vec<Change>, events_max: usize, last: i64) -> i64 {
-    changes.sort_unstable_by_key(|change| change.revision);
-    let Some(decisive) = changes.get(events_max - 1) else { return last };
-    let last = last.min(decisive.revision.main);
-    changes.truncate(changes.partition_point(|change| change.revision.main <= last));
-    last
 }
 
 /// What recent batches say of a range. They follow each other without gap, and there is at least one.
@@ -227,24 +217,25 @@ fn filter_batches(
     batches: &[Arc<Batch>],
     range: &KeyRange,
     from: i64,
-    events_max: usize,
+    portion: Portion,
 ) -> History {
-    let mut history = History { events: Vec::new(), next: from };
+    let mut filling = Filling::new(portion);
+    let mut next = from;
     for batch in batches {
         let start = batch.events.partition_point(|event| event.revision.main < from);
         for event in &batch.events[start..] {
-            if history.events.len() >= events_max && event.revision.main >= history.next {
-                return history;
+            if event.revision.main >= next && filling.is_full() {
+                return History { events: filling.events, next };
             }
-            history.next = event.revision.main + 1;
+            next = event.revision.main + 1;
             if range.contains(&event.key) {
-                history.events.push(event.clone());
+                filling.push(event.clone());
             }
         }
-        history.next = batch.last + 1;
-        if history.events.len() >= events_max {
+        next = batch.last + 1;
+        if filling.is_full() {
             break;
         }
     }
-    history
+    History { events: filling.events, next }
 }

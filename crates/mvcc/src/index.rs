@@ -108,6 +108,14 @@ impl Entry {
         self.older().iter().chain(std::iter::once(&self.newest))
     }
 
+    /// The revisions above this one, ascending.
+    pub fn versions_after(&self, revision: Revision) -> impl Iterator<Item = &Version> {
+        let older = self.older();
+        let start = older.partition_point(|version| version.revision() <= revision);
+        let newest = (self.newest.revision() > revision).then_some(&self.newest);
+        older[start..].iter().chain(newest)
+    }
+
     /// The newest revision at or below `main`, be it a tombstone.
     pub fn at(&self, main: i64) -> Option<&Version> {
         if self.newest.main <= main {

@@ -26,6 +26,7 @@ mod hash;
 mod heads;
 mod index;
 pub mod key_value;
+mod past;
 mod pin;
 mod range;
 mod read;
@@ -39,7 +40,7 @@ mod write;
 mod model;
 
 pub use compaction::CompactError;
-pub use event::{Batch, Event, EventKind, History, Previous};
+pub use event::{Batch, Event, EventKind, History, Portion, Previous};
 pub use hash::HashKv;
 pub use pin::Pin;
 pub use range::{KeyRange, successor};

@@ -17,7 +17,7 @@ use vfs::memory::Memory;
 use crate::index::Entry;
 use crate::values::NO_SLOT;
 use crate::{
-    CompactError, Effort, EventKind, Filter, KeyRange, Keyspace, Options, Pin, RangeQuery,
+    CompactError, Effort, EventKind, Filter, KeyRange, Keyspace, Options, Pin, Portion, RangeQuery,
     ReadError, Recovery, Revision, WatcherSet, WatcherState, key_value,
 };
 
@@ -361,13 +361,16 @@ fn check_range(member: &Member, model: &Model, published: i64, revision: i64, ra
     assert_eq!(reader.count(range, revision, Effort::Disk).unwrap(), expected.len() as u64);
 }
 
+/// A little of the past.
+const PORTION: Portion = Portion { events_max: 5, bytes_max: 100 };
+
 /// History from `from` on, in small pieces: no event is missing, none comes twice, no revision is torn.
 fn check_history(member: &Member, model: &Model, published: i64, from: i64, range: &KeyRange) {
     let reader = member.keyspace.reader();
     let mut next = from;
     let mut events = Vec::new();
     while next <= published {
-        let history = reader.history(range, next, 5, Effort::Disk).unwrap();
+        let history = reader.history(range, next, PORTION, Effort::Disk).unwrap();
         assert!(
             history.next > next && history.events.iter().all(|e| e.revision.main < history.next)
         );
@@ -431,9 +434,10 @@ impl Follower {
     }
 
     fn catch_up(&mut self, member: &Member) {
-        while let Some(lagging) = { self.set.lagging().next() } {
+        while let Some(lagging) = self.set.take_next() {
             let reader = member.keyspace.reader();
-            let history = reader.history(&lagging.range, lagging.next, 3, Effort::Disk).unwrap();
+            let history =
+                reader.history(&lagging.range, lagging.next, PORTION, Effort::Disk).unwrap();
             for event in self.set.caught_up(&0, &history) {
                 self.told.push((event.revision, event.kv.clone()));
             }
@@ -478,15 +482,20 @@ fn run(steps: Vec<Step>, options: Options) {
                 // What a watcher needs is told before it is compacted away, or never.
                 published_times += 1;
                 if let Some(batch) = batch {
-                    if published_times.is_multiple_of(4) {
-                        follower.set.lag(&0);
-                    }
                     let told = &mut follower.told;
                     follower.set.on_batch(&batch, &mut |_, events| {
+                        if published_times.is_multiple_of(4) {
+                            return Some(events[0].revision.main);
+                        }
                         told.extend(events.iter().map(|e| (e.revision, e.kv.clone())));
+                        None
                     });
                 }
-                if follower.set.compacted(model.mark).is_empty() {
+                let overtaken = matches!(
+                    follower.set.state(&0),
+                    Some(WatcherState::Lagging { next }) if next < model.mark
+                );
+                if !overtaken {
                     follower.catch_up(&member);
                     assert_eq!(follower.set.state(&0), Some(WatcherState::Synced));
                     assert_eq!(follower.set.progress(&0), Some(published));

@@ -68,6 +68,15 @@ impl KeyRange {
         matches!(self, KeyRange::Between(start, end) if start >= end)
     }
 
+    /// What of it lies at `key`, which is in it, and behind.
+    pub(crate) fn starting_at(&self, key: Bytes) -> KeyRange {
+        match self {
+            KeyRange::One(_) => KeyRange::One(key),
+            KeyRange::From(_) => KeyRange::From(key),
+            KeyRange::Between(_, end) => KeyRange::Between(key, end.clone()),
+        }
+    }
+
     /// Whether `key`, which is not below the start, lies behind the end.
     pub(crate) fn is_past(&self, key: &[u8]) -> bool {
         match self {

@@ -232,8 +232,10 @@ impl Reader {
         Ok(self.shared.pins.pin(revision))
     }
 
-    /// One tick of the clock: revokes every pin that was not used for `idle_ticks_max` ticks, and says how many.
+    /// One tick of the clock: revokes every pin that was not used for `idle_ticks_max` ticks, and says how many;
+    /// what was gathered of the past and not used for so long is dropped.
     pub fn tick_pins(&self, idle_ticks_max: u64) -> usize {
+        self.shared.pasts.tick(idle_ticks_max);
         self.shared.pins.tick(idle_ticks_max)
     }
 

@@ -16,6 +16,7 @@ use store::{Location, ReadError as StoreError, View};
 
 use crate::index::{Entry, Tree, Version};
 use crate::key_value::{self, Fields};
+use crate::past::Pasts;
 use crate::pin::Pins;
 use crate::values::Values;
 use crate::{Batch, Effort, Item, KeyRange, ReadError};
@@ -35,6 +36,7 @@ pub(crate) struct Shared {
     /// `State::mark`.
     pub mark: AtomicI64,
     pub pins: Arc<Pins>,
+    pub pasts: Pasts,
 }
 
 impl Shared {
@@ -44,6 +46,7 @@ impl Shared {
             mark: AtomicI64::new(state.mark),
             state: ShardedLock::new(state),
             pins: Arc::new(Pins::default()),
+            pasts: Pasts::default(),
         }
     }
 

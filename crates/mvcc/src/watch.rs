@@ -3,17 +3,24 @@
 //! A watcher is a range and a cursor:
 //!
 //! ```text
-//!              insert                     caught_up, when it has what the shard has seen
-//!   ───────────────────▶ Lagging{next} ──────────────────────────────────────────────▶ Synced
-//!                            ▲                                                            │
-//!                            └──────────── on_gap, lag, a batch with a gap ───────────────┘
-//!                         compacted(mark > next): removed
+//!                        insert, if it wants what the shard has not seen yet
+//!                       ──────────────────────────────────────────────────────▶ Synced
+//!   insert                     caught_up, when it has what the shard has seen     ▲ │
+//!   ──────▶ Lagging{next} ────────────────────────────────────────────────────────┘ │
+//!             │  ▲  ▲                                                               │
+//!        take │  │  └──── a batch that it does not take, on_gap, a batch with a gap ┘
+//!             ▼  │ requeue, caught_up
+//!           Lagging, and its history on the way, or put off
 //! ```
 //!
 //! The set knows the revision up to which it has seen batches. A synced watcher has been told everything up to
 //! there, and gets the next batch at once; a lagging one reads history from its cursor. History may run ahead of the
 //! batches that are on their way to the shard; so every watcher keeps the first revision that it was not told of,
 //! and drops what lies below. A watcher that starts in the future is one whose cursor lies far ahead.
+//!
+//! Lagging watchers stand in a queue until they are taken out of it, each once: whoever takes one reads history for
+//! it, now or when its client can take it, and nobody looks at it again before. So a batch costs what its events
+//! cost, however many watchers lag.
 //!
 //! Batches and stretches of history hold whole revisions, so whatever is delivered does.
 
@@ -74,13 +81,27 @@ struct Watcher<Id> {
     /// No event below this main revision is wanted any more. While synced it may lie below what was told, for a
     /// batch does not touch the watchers it has no events for.
     next: i64,
-    /// Its place in the queue while it lags.
-    ticket: Option<u64>,
+    place: Place,
 }
 
-impl<Id> Watcher<Id> {
+/// Where a watcher waits for what it is to be told.
+#[derive(Debug)]
+enum Place {
+    /// For the next batch.
+    Synced,
+    /// It lags, in the queue, with this ticket.
+    Queued(u64),
+    /// It lags, and was taken out of the queue.
+    Taken,
+}
+
+impl<Id: Clone> Watcher<Id> {
     fn is_synced(&self) -> bool {
-        self.ticket.is_none()
+        matches!(self.place, Place::Synced)
+    }
+
+    fn lagging(&self) -> Lagging<Id> {
+        Lagging { id: self.id.clone(), range: self.range.clone(), next: self.next }
     }
 }
 
@@ -88,11 +109,11 @@ impl<Id> Watcher<Id> {
 ///
 /// ```text
 ///   begin(revision)            the shard's flag was raised, and then this revision read
-///   insert, remove             watchers come (lagging) and go
-///   on_batch(&Batch)           → events for the synced ones
+///   insert, remove             watchers come and go
+///   on_batch(&Batch)           → events for the synced ones; who does not take them lags
 ///   on_gap()                   batches were lost: all lag
-///   lagging() → history → caught_up(id, &History)   → events; synced when it has all the shard has seen
-///   compacted(mark)            → those that cannot catch up any more
+///   take_next() → history → caught_up(id, &History)   → events; synced when it has all the shard has seen
+///             or, later, requeue(id), take(id)
 /// ```
 #[derive(Debug)]
 pub struct WatcherSet<Id> {
@@ -104,7 +125,7 @@ pub struct WatcherSet<Id> {
     /// Watchers of one key, by key.
     of_key: BTreeMap<Bytes, Vec<u32>>,
     of_range: Intervals,
-    /// Lagging watchers by ticket, those first that wait longest.
+    /// Lagging watchers by ticket, those first that wait longest; without those that were taken.
     queue: BTreeMap<u64, u32>,
     /// Tickets given out.
     tickets: u64,
@@ -135,13 +156,15 @@ impl<Id: Clone + Ord> WatcherSet<Id> {
     }
 
     /// Adds a watcher that wants the changes of `range` from main revision `from` on (0: after what the shard has
-    /// seen; above the current one: it waits). It starts lagging. False if there is one with that id.
+    /// seen; above the current one: it waits). It lags if the shard has seen some of what it wants. False if there
+    /// is one with that id.
     pub fn insert(&mut self, id: Id, range: KeyRange, from: i64, filter: Filter) -> bool {
         if self.names.contains_key(&id) {
             return false;
         }
         let next = if from == 0 { self.seen + 1 } else { from };
-        let watcher = Watcher { id: id.clone(), range: range.clone(), filter, next, ticket: None };
+        let watcher =
+            Watcher { id: id.clone(), range: range.clone(), filter, next, place: Place::Synced };
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.slots[slot as usize] = Some(watcher);
@@ -158,7 +181,9 @@ impl<Id: Clone + Ord> WatcherSet<Id> {
             KeyRange::Between(start, end) => self.of_range.insert(start, Some(end), slot),
         }
         self.names.insert(id, slot);
-        self.enqueue(slot);
+        if next <= self.seen {
+            self.enqueue(slot);
+        }
         true
     }
 
@@ -176,7 +201,7 @@ impl<Id: Clone + Ord> WatcherSet<Id> {
             }
             range => self.of_range.remove(range.start(), slot),
         }
-        if let Some(ticket) = watcher.ticket {
+        if let Place::Queued(ticket) = watcher.place {
             self.queue.remove(&ticket);
         }
         self.free.push(slot);
@@ -184,8 +209,13 @@ impl<Id: Clone + Ord> WatcherSet<Id> {
     }
 
     /// Tells the synced watchers what a batch means to them: `deliver` is called at most once for each, with its
-    /// events in order, never with none.
-    pub fn on_batch(&mut self, batch: &Batch, deliver: &mut dyn FnMut(&Id, &[&Event])) {
+    /// events in order, never with none. It returns the first main revision that it does not take, if it does not
+    /// take all: from there on the watcher lags.
+    pub fn on_batch(
+        &mut self,
+        batch: &Batch,
+        deliver: &mut dyn FnMut(&Id, &[&Event]) -> Option<i64>,
+    ) {
         if batch.is_gap || batch.first > self.seen + 1 {
             self.on_gap();
         }
@@ -214,7 +244,14 @@ impl<Id: Clone + Ord> WatcherSet<Id> {
         for hits in hits.chunk_by(|a, b| a.0 == b.0) {
             events.clear();
             events.extend(hits.iter().map(|(_, number)| &batch.events[*number as usize]));
-            deliver(&self.watcher(hits[0].0).id, &events);
+            let slot = hits[0].0;
+            if let Some(next) = deliver(&self.watcher(slot).id, &events) {
+                let watcher = self.slots[slot as usize].as_mut().expect("it had hits");
+                watcher.next = watcher.next.max(next);
+                if watcher.next <= self.seen {
+                    self.enqueue(slot);
+                }
+            }
         }
     }
 
@@ -222,14 +259,6 @@ impl<Id: Clone + Ord> WatcherSet<Id> {
     pub fn on_gap(&mut self) {
         for slot in 0..self.slots.len() {
             self.fall_behind(u32::try_from(slot).expect("slots are numbered so"));
-        }
-    }
-
-    /// This watcher takes nothing more for now (its connection is full): it goes on from history when asked for.
-    /// Call it between batches.
-    pub fn lag(&mut self, id: &Id) {
-        if let Some(slot) = self.names.get(id) {
-            self.fall_behind(*slot);
         }
     }
 
@@ -243,59 +272,68 @@ impl<Id: Clone + Ord> WatcherSet<Id> {
         }
     }
 
-    /// Puts a watcher that lags at the end of the queue.
+    /// Puts a watcher at the end of the queue. It stands not in it.
     fn enqueue(&mut self, slot: u32) {
         self.tickets += 1;
         let watcher = self.slots[slot as usize].as_mut().expect("only watchers lag");
-        watcher.ticket = Some(self.tickets);
+        watcher.place = Place::Queued(self.tickets);
         self.queue.insert(self.tickets, slot);
     }
 
-    /// The lagging watchers, those first that have waited longest.
-    pub fn lagging(&self) -> impl Iterator<Item = Lagging<Id>> {
-        self.queue.values().map(|slot| {
-            let watcher = self.watcher(*slot);
-            let Watcher { id, range, next, .. } = watcher;
-            Lagging { id: id.clone(), range: range.clone(), next: *next }
-        })
+    /// Takes the watcher out of the queue that has waited longest.
+    pub fn take_next(&mut self) -> Option<Lagging<Id>> {
+        let (_, slot) = self.queue.pop_first()?;
+        let watcher = self.slots[slot as usize].as_mut().expect("the queue leads to watchers");
+        watcher.place = Place::Taken;
+        Some(watcher.lagging())
     }
 
-    /// How many are lagging.
-    pub fn lagging_len(&self) -> usize {
-        self.queue.len()
+    /// The watcher that [`WatcherSet::take_next`] would take.
+    pub fn first(&self) -> Option<&Id> {
+        self.queue.first_key_value().map(|(_, slot)| &self.watcher(*slot).id)
     }
 
-    /// A stretch of history that was read for a watcher, from its `next` on. Returns its events after filters, and
-    /// moves its cursor; nothing if it is gone or not lagging. If it lags still, it goes to the end of the queue.
-    pub fn caught_up<'h>(&mut self, id: &Id, history: &'h History) -> Vec<&'h Event> {
-        let Some(&slot) = self.names.get(id) else { return Vec::new() };
+    /// Takes this watcher out of the queue, if it stands there. `None` if it does not lag, or is gone.
+    pub fn take(&mut self, id: &Id) -> Option<Lagging<Id>> {
+        let slot = *self.names.get(id)?;
         let watcher = self.slots[slot as usize].as_mut().expect("a name leads to a watcher");
-        let Some(ticket) = watcher.ticket.take() else { return Vec::new() };
-        let events: Vec<&Event> = history
-            .events
-            .iter()
-            .filter(|event| event.revision.main >= watcher.next && watcher.filter.passes(event))
-            .collect();
+        match watcher.place {
+            Place::Synced => return None,
+            Place::Queued(ticket) => drop(self.queue.remove(&ticket)),
+            Place::Taken => {}
+        }
+        watcher.place = Place::Taken;
+        Some(watcher.lagging())
+    }
+
+    /// Puts a watcher that was taken at the end of the queue. Nothing happens to others.
+    pub fn requeue(&mut self, id: &Id) {
+        if let Some(&slot) = self.names.get(id)
+            && matches!(self.watcher(slot).place, Place::Taken)
+        {
+            self.enqueue(slot);
+        }
+    }
+
+    /// A stretch of history that reaches down to a watcher's `next`. Returns the events that it wants, and moves its
+    /// cursor; nothing if it is gone or not lagging. If it lags still, it goes to the end of the queue.
+    pub fn caught_up<'h>(&mut self, id: &Id, history: &'h History) -> Vec<&'h Event> {
+        if self.take(id).is_none() {
+            return Vec::new();
+        }
+        let slot = self.names[id];
+        let watcher = self.slots[slot as usize].as_mut().expect("a name leads to a watcher");
+        let Watcher { range, filter, next, .. } = &*watcher;
+        let wants = |event: &&Event| {
+            event.revision.main >= *next && range.contains(&event.key) && filter.passes(event)
+        };
+        let events: Vec<&Event> = history.events.iter().filter(wants).collect();
         watcher.next = watcher.next.max(history.next);
-        let is_synced = watcher.next > self.seen;
-        self.queue.remove(&ticket);
-        if !is_synced {
+        watcher.place = Place::Synced;
+        if watcher.next <= self.seen {
             self.enqueue(slot);
         }
         events
-    }
-
-    /// Removes and returns the lagging watchers that need revisions below the compaction mark.
-    pub fn compacted(&mut self, mark: i64) -> Vec<Id> {
-        let ids: Vec<Id> = self
-            .lagging()
-            .filter(|lagging| lagging.next < mark)
-            .map(|lagging| lagging.id)
-            .collect();
-        for id in &ids {
-            self.remove(id);
-        }
-        ids
     }
 
     /// How far a watcher is.
@@ -457,6 +495,66 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn put(main: i64, key: &'static str) -> Event {
+        Event {
+            kind: EventKind::Put,
+            revision: crate::Revision { main, sub: 0 },
+            key: key.into(),
+            kv: Bytes::new(),
+            is_create: false,
+            previous: None,
+        }
+    }
+
+    fn batch(events: Vec<Event>) -> Batch {
+        let (first, last) = (events[0].revision.main, events[events.len() - 1].revision.main);
+        Batch { first, last, compact_revision: -1, events, is_gap: false }
+    }
+
+    /// Who does not take a batch lags from there; taken out of the queue, he is not looked at again until he is put
+    /// back or has caught up, whatever happens meanwhile.
+    #[test]
+    fn a_watcher_that_takes_nothing_is_handed_out_once() {
+        let mut set = WatcherSet::new(1);
+        for id in 0..3 {
+            assert!(set.insert(id, KeyRange::One("k".into()), 0, Filter::default()));
+        }
+        assert_eq!(set.first(), None, "they want only what comes");
+        let mut told: Vec<(i32, Vec<i64>)> = Vec::new();
+        let mut play = |set: &mut WatcherSet<i32>, batch: &Batch| {
+            told.clear();
+            set.on_batch(batch, &mut |id, events| {
+                told.push((*id, events.iter().map(|event| event.revision.main).collect()));
+                // 0 takes all, 1 nothing, 2 the first revision.
+                [None, Some(events[0].revision.main), Some(events[0].revision.main + 1)]
+                    [*id as usize]
+            });
+            told.clone()
+        };
+        let both = vec![2, 3];
+        let calls = play(&mut set, &batch(vec![put(2, "k"), put(3, "k")]));
+        assert_eq!(calls, [(0, both.clone()), (1, both.clone()), (2, both)]);
+        assert_eq!(set.state(&0), Some(WatcherState::Synced));
+        assert_eq!(set.take_next().map(|lagging| (lagging.id, lagging.next)), Some((1, 2)));
+        assert_eq!(set.first(), Some(&2));
+        assert_eq!(set.take_next().map(|lagging| (lagging.id, lagging.next)), Some((2, 3)));
+
+        assert_eq!(play(&mut set, &batch(vec![put(4, "k")])), [(0, vec![4])]);
+        assert!(set.take_next().is_none(), "both were taken already");
+        set.requeue(&0);
+        set.requeue(&1);
+        assert_eq!(set.first(), Some(&1), "only what was taken comes back");
+        let history = History { events: vec![put(2, "k"), put(3, "x"), put(3, "k")], next: 4 };
+        let events: Vec<i64> =
+            set.caught_up(&2, &history).iter().map(|event| event.revision.main).collect();
+        assert_eq!(events, [3], "neither what it knows nor another's key");
+        assert_eq!(set.state(&2), Some(WatcherState::Lagging { next: 4 }));
+        assert_eq!(set.take(&2).map(|lagging| lagging.next), Some(4));
+        assert!(set.caught_up(&2, &History { events: vec![], next: 5 }).is_empty());
+        assert_eq!(set.state(&2), Some(WatcherState::Synced));
+        assert_eq!(set.take(&2), None);
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]

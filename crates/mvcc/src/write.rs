@@ -202,6 +202,7 @@ impl Keyspace {
         std::mem::swap(&mut *state, &mut *other.shared.write());
         self.writer = other.writer;
         self.shared.pins.revoke_all();
+        self.shared.pasts.clear();
         self.shared.revision.store(state.published, SeqCst);
         self.shared.mark.store(state.mark, SeqCst);
         Arc::new(Batch {

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Command, Runner};
 use mvcc::{
-    Batch, Effort, Event, EventKind, Filter, KeyRange, Keyspace, Options, RangeQuery, RangeResult,
-    ReadError, Reader, Recovery, Txn, WatcherSet, WatcherState, key_value,
+    Batch, Effort, Event, EventKind, Filter, KeyRange, Keyspace, Options, Portion, RangeQuery,
+    RangeResult, ReadError, Reader, Recovery, Txn, WatcherSet, WatcherState, key_value,
 };
 use vfs::memory::Memory;
 
@@ -26,6 +26,9 @@ fn scripts() {
     }
     assert!(ran > 0, "there are scripts");
 }
+
+/// History is read so little at a time.
+const PORTION: Portion = Portion { events_max: 2, bytes_max: 1 << 20 };
 
 /// A keyspace, and one shard's watchers.
 struct Play {
@@ -58,10 +61,10 @@ impl Play {
             self.watchers.on_gap();
             self.watchers.begin(batch.last);
         }
-        self.watchers.on_batch(&batch, &mut |id, events| deliver(id, events, out));
-        for id in self.watchers.compacted(batch.compact_revision) {
-            writeln!(out, "{id}: cancelled, compacted at {}", batch.compact_revision).unwrap();
-        }
+        self.watchers.on_batch(&batch, &mut |id, events| {
+            deliver(id, events, out);
+            None
+        });
         self.last = Some(batch);
     }
 
@@ -166,9 +169,9 @@ impl Runner for Play {
                 assert!(self.watchers.insert(id, range, from, filter));
             }
             "catch_up" => {
-                while let Some(lagging) = { self.watchers.lagging().next() } {
+                while let Some(lagging) = self.watchers.take_next() {
                     let (id, next) = (&lagging.id, lagging.next);
-                    match self.reader.history(&lagging.range, next, 2, Effort::Now) {
+                    match self.reader.history(&lagging.range, next, PORTION, Effort::Now) {
                         Ok(history) => {
                             let events = self.watchers.caught_up(id, &history);
                             if !events.is_empty() {

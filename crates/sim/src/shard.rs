@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 
 use bytes::Bytes;
-use mvcc::{Event as Change, Filter, History, KeyRange, Lagging, ReadError, Reader, WatcherSet};
+use mvcc::{
+    Event as Change, Filter, History, KeyRange, Lagging, Portion, ReadError, Reader, WatcherSet,
+};
 use prost::Message as _;
 use proto::etcdserverpb::{RangeRequest, RangeResponse, TxnRequest, TxnResponse};
 use raft::{Index, NodeId};
@@ -24,8 +26,8 @@ use crate::world::{Event, Whose, World};
 
 /// Waiters and reads per shard.
 const WAITS: usize = 10_000;
-/// Events of one slice of history: few, so that catching up takes several.
-const HISTORY_EVENTS: usize = 16;
+/// History that is read at once: little, so that catching up takes several portions.
+const PORTION: Portion = Portion { events_max: 16, bytes_max: 1024 };
 
 /// Who asks, and what was known when he did.
 #[derive(Clone, Copy, Debug)]
@@ -237,6 +239,8 @@ pub struct ShardState {
     watchers: WatcherSet<WatchKey>,
     reading: BTreeMap<WatchKey, ()>,
     known: BTreeMap<WatchKey, ()>,
+    /// It takes nothing of the next batch that has something for it.
+    slow: Option<WatchKey>,
     flag: bool,
     questions: BTreeMap<u64, Call>,
     next_token: u64,
@@ -255,6 +259,7 @@ impl ShardState {
             watchers: WatcherSet::new(0),
             reading: BTreeMap::new(),
             known: BTreeMap::new(),
+            slow: None,
             flag: false,
             questions: BTreeMap::new(),
             next_token: 0,
@@ -341,7 +346,7 @@ impl World {
         late.extend(shard.reads.expired(now_ms).into_iter().map(|(call, _)| call));
         // A connection that takes nothing for a while makes its watchers lag.
         if lagging && let Some((key, ())) = shard.known.first_key_value() {
-            shard.watchers.lag(key);
+            shard.slow = Some(*key);
         }
         let told: Vec<(WatchKey, i64)> = shard
             .known
@@ -690,18 +695,15 @@ impl World {
         }
         let mut told: Vec<(WatchKey, Told)> = Vec::new();
         for batch in batches {
+            let slow = &mut shard.slow;
             shard.watchers.on_batch(batch, &mut |key, events| {
+                if slow.take_if(|slow| slow == key).is_some() {
+                    return Some(events[0].revision.main);
+                }
                 let events = carry(&reader, events.iter().copied());
                 told.push((*key, Told::Events { id: key.2, events }));
+                None
             });
-            if batch.compact_revision > 0 {
-                let mark = batch.compact_revision;
-                for key in shard.watchers.compacted(mark) {
-                    shard.known.remove(&key);
-                    shard.reading.remove(&key);
-                    told.push((key, Told::Canceled { id: key.2, mark }));
-                }
-            }
         }
         for (key, told) in told {
             self.tell_watch(m, key, told);
@@ -715,8 +717,7 @@ impl World {
             let elsewhere = self.delays.below(4) == 0;
             let reader = self.view(m).state.reader().clone();
             let Some(shard) = self.shard(m, s) else { return };
-            let next = shard.watchers.lagging().find(|l| !shard.reading.contains_key(&l.id));
-            let Some(lagging) = next else { return };
+            let Some(lagging) = shard.watchers.take_next() else { return };
             let key = lagging.id;
             let history = match elsewhere {
                 true => Err(ReadError::Cold),
@@ -754,17 +755,12 @@ impl World {
             }
             Err(ReadError::Compacted) => {
                 let mark = reader.compact_revision();
-                let ended = shard.watchers.compacted(mark);
-                for key in ended {
-                    if let Some(shard) = self.shard(m, s) {
-                        shard.known.remove(&key);
-                        shard.reading.remove(&key);
-                    }
-                    self.tell_watch(m, key, Told::Canceled { id: key.2, mark });
-                }
+                shard.watchers.remove(&key);
+                shard.known.remove(&key);
+                self.tell_watch(m, key, Told::Canceled { id: key.2, mark });
             }
             // The keyspace was exchanged under the read, or its disk is about to stop: again, later.
-            Err(ReadError::Revoked) => {}
+            Err(ReadError::Revoked) => shard.watchers.requeue(&key),
             Err(error) => {
                 if !self.members[m].is_doomed() {
                     self.violate(format!("member {} cannot read history: {error}", m + 1));
@@ -831,7 +827,7 @@ fn read_history(
     lagging: &Lagging<WatchKey>,
     effort: Effort,
 ) -> Result<History, ReadError> {
-    reader.history(&lagging.range, lagging.next, HISTORY_EVENTS, effort)
+    reader.history(&lagging.range, lagging.next, PORTION, effort)
 }
 
 /// Events with what they replaced, as they travel to a client.

@@ -3,26 +3,36 @@
 //! ```text
 //!   create ──▶ created ──▶ lagging ──history──▶ synced ──batch──▶ events
 //!                             ▲  ╲                │
-//!                             │   ╲ compacted     │ its stream is full, or a batch was lost
+//!                             │   ╲ compacted     │ it does not take all of a batch, or a batch was lost
 //!                             │    ▼              │
 //!                             │  canceled         │
 //!                             └───────────────────┘
 //! ```
 //!
 //! A shard has one set of watchers ([`WatcherSet`] decides who is told what) and one flag by which apply knows
-//! that it wants batches: raised before the revision is read from which the first watcher starts. A stream that
-//! takes nothing makes its watchers lag; it costs its queue and no more, and nobody waits for it.
+//! that it wants batches: raised before the revision is read from which the first watcher starts.
+//!
+//! **A slow stream costs its queue and no more**, and nobody waits for it. While it is full, a watcher for which
+//! there are events lags, and is put aside with its stream ([`StreamState::aside`]); it is looked at again when there
+//! is room. So a batch costs what its events cost, however many watchers lag or stand on full streams.
+//!
+//! **Answers are bounded**: what a watcher is told at once ends with the revision that reaches [`ANSWER_BYTES`].
+//! A single revision is never split, unless the watcher asked for fragments, for a client takes it for whole.
+//!
+//! **What is not in memory** is brought by a read thread: history that lies far back, and former values (`prev_kv`)
+//! that are cold or many. A watcher waits for one such read at most, and knows its token: what comes with another is
+//! for a watcher that had its id before. A batch's former values are read once for all its watchers.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use mvcc::WatcherSet;
 use mvcc::{
-    Batch, Effort, Event, EventKind, Filter, History, KeyRange, Lagging, ReadError, Reader,
-    Revision,
+    Batch, Effort, Event, EventKind, Filter, History, KeyRange, Lagging, Portion, ReadError,
+    Reader, Revision,
 };
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
@@ -44,16 +54,24 @@ use crate::serve::stream::Outgoing;
 
 /// The id of answers that are nobody's: rejected creates, and progress of a whole stream.
 const NOBODY: i64 = -1;
-/// Events of one slice of history; etcd reads a thousand revisions at a time.
-const HISTORY_EVENTS: usize = 512;
-/// Slices of history that are read in one turn; what is left waits for the next tick.
-const SLICES_PER_TURN: usize = 64;
+/// Bytes with which the events of one answer end, and with them a portion of history from disk.
+const ANSWER_BYTES: usize = 1 << 20;
+/// Events of a portion of history from disk.
+const HISTORY_EVENTS: usize = 1024;
+/// Bytes of a portion of history from memory, and of former values that a shard reads for one batch; what is more
+/// leaves the shard.
+const NOW_BYTES: usize = 64 << 10;
+/// Portions of history that are told in one turn; then others have theirs.
+const PORTIONS_PER_TURN: usize = 16;
+/// Reads under way on read threads for one shard. They may bring so many answers for streams that have filled up
+/// meanwhile; more watchers wait.
+const READS_MAX: usize = 16;
 
 /// A watcher: its stream, and its id there.
 type WatcherId = (u64, i64);
 
-/// The values that events replaced, by the events' revisions.
-pub type Previous = HashMap<Revision, Bytes>;
+/// The values that events replaced, by the events' revisions; `None` where there was nothing, or it is compacted.
+pub type Previous = HashMap<Revision, Option<Bytes>>;
 
 /// The watchers of one shard.
 pub struct WatchHub {
@@ -62,8 +80,10 @@ pub struct WatchHub {
     next_stream: u64,
     /// Whether apply sends batches here.
     flag: bool,
-    /// Reads under way on read threads, by token.
-    reading: HashMap<u64, Reading>,
+    /// Reads under way on read threads, by token, and for whom.
+    reading: HashMap<u64, Vec<WatcherId>>,
+    /// Watchers that need a read, and wait for one of [`READS_MAX`] places.
+    cold: VecDeque<WatcherId>,
     progress_interval_ms: u64,
     fragment_bytes: usize,
     jitter: u64,
@@ -72,6 +92,9 @@ pub struct WatchHub {
 struct StreamState {
     out: Rc<RefCell<Outgoing>>,
     watchers: HashMap<i64, Watcher>,
+    /// Lagging watchers that go on when the stream has room. Each stands here once, for the set hands it out once; as
+    /// long as it is full, the stream's requests are not read, so their number is bounded.
+    aside: VecDeque<i64>,
     /// Ids of watchers that a compaction has ended. As in etcd they stay taken, and can be cancelled, until the
     /// client does so.
     compacted: HashSet<i64>,
@@ -92,25 +115,12 @@ struct Watcher {
     fragment: bool,
     /// Wants notices; true inside if no event was sent since the last one was due.
     progress: Option<bool>,
-    /// A read thread is busy for it.
-    reading: bool,
+    /// The token of the read that is under way for it.
+    reading: Option<u64>,
 }
 
-/// What a read thread does for a watcher.
-enum Reading {
-    /// The next slice of its history.
-    History(WatcherId),
-    /// The former values of events that it is to be told of.
-    Former { id: WatcherId, events: Vec<Event>, revision: i64 },
-}
-
-/// What a read thread brings.
-pub enum Brought {
-    /// A slice of history, with former values if they are wanted.
-    History(Result<(History, Previous), ReadError>),
-    /// Former values alone.
-    Former(Result<Previous, ReadError>),
-}
+/// What a read thread brings: a stretch of history, with former values if they are wanted.
+pub type Brought = Result<(History, Previous), ReadError>;
 
 impl WatchHub {
     /// A hub without watchers.
@@ -121,6 +131,7 @@ impl WatchHub {
             next_stream: 0,
             flag: false,
             reading: HashMap::new(),
+            cold: VecDeque::new(),
             progress_interval_ms: config.watch_progress_notify_interval.as_millis() as u64,
             fragment_bytes: config.receive_bytes_max(),
             jitter: 0,
@@ -149,180 +160,202 @@ impl WatchHub {
         if exchanged {
             hub.set.on_gap();
         }
-        let reader = shard.view.state.reader();
         for batch in batches {
-            let header = Header { revision: batch.last, ..shard.header() };
-            let mut later = Vec::new();
-            let (set, streams, fragment_bytes) =
-                (&mut hub.set, &mut hub.streams, hub.fragment_bytes);
-            set.on_batch(batch, &mut |id, events| {
-                let Some((out, watcher)) = watcher(streams, id) else { return };
-                let previous = match watcher.prev_kv {
-                    false => Ok(Previous::new()),
-                    true => previous_of(reader, events.iter().copied(), Effort::Now),
-                };
-                match previous {
-                    Ok(previous) => {
-                        let out = &mut *out.borrow_mut();
-                        send(shard, out, &header, id.1, watcher, events, &previous, fragment_bytes);
-                    }
-                    // The former value must be read from disk: a read thread does, and the watcher lags meanwhile.
-                    Err(_) => {
-                        later.push((*id, events.iter().map(|event| (*event).clone()).collect()))
-                    }
-                }
-            });
-            for (id, events) in later {
-                hub.set.lag(&id);
-                hub.read_former(shard, id, events, batch.last);
-            }
-            hub.lag_where_full();
-            if batch.compact_revision > 0 {
-                hub.cancel_compacted(shard, batch.compact_revision);
-            }
+            hub.on_batch(shard, batch);
         }
         hub.catch_up(shard);
     }
 
-    /// Watchers whose stream is full go on from history when it has room.
-    fn lag_where_full(&mut self) {
-        for (key, stream) in &self.streams {
-            if stream.out.borrow().is_full() {
-                for id in stream.watchers.keys() {
-                    self.set.lag(&(*key, *id));
+    fn on_batch(&mut self, shard: &Rc<Shard>, batch: &Arc<Batch>) {
+        let header = Header { revision: batch.last, ..shard.header() };
+        let mut former = FormerValues::default();
+        // Those whose former values are not at hand, and of which events they need them.
+        let mut waiting: Vec<WatcherId> = Vec::new();
+        let mut wanted: HashSet<Revision> = HashSet::new();
+        let (set, streams, fragment_bytes) =
+            (&mut self.set, &mut self.streams, self.fragment_bytes);
+        let reader = shard.view.state.reader();
+        set.on_batch(batch, &mut |id, events| {
+            let (out, watcher) = watcher(streams, id)?;
+            let first = events[0].revision.main;
+            let out = &mut *out.borrow_mut();
+            if out.is_full() {
+                return Some(first);
+            }
+            if watcher.prev_kv {
+                let read = |event: &Event| reader.previous(event, Effort::Now);
+                if former.read_now(events.iter().copied(), read).is_err() {
+                    waiting.push(*id);
+                    wanted.extend(events.iter().map(|event| event.revision));
+                    return Some(first);
                 }
             }
+            let former = if watcher.prev_kv { &former.known } else { &Previous::new() };
+            let (now, next) = fitting(events, former);
+            send(shard, out, &header, id.1, watcher, now, former, fragment_bytes);
+            next
+        });
+        // Where too much is under way they lag like others, and their history is read when it is their turn.
+        if !waiting.is_empty() && self.reading.len() < READS_MAX {
+            let batch = batch.clone();
+            self.bring(shard, waiting, move |reader| read_former(reader, &batch, &wanted));
         }
     }
 
-    /// Ends the watchers that need what is compacted: `canceled`, the mark, and nothing else, as etcd says it.
-    fn cancel_compacted(&mut self, shard: &Rc<Shard>, mark: i64) {
-        for (key, id) in self.set.compacted(mark) {
-            let Some(stream) = self.streams.get_mut(&key) else { continue };
-            if stream.watchers.remove(&id).is_none() {
-                continue;
-            }
-            stream.compacted.insert(id);
-            shard.node.metrics.watchers.leave(1);
-            let response = WatchResponse {
-                header: Some(response_header(&Header { revision: 0, ..shard.header() })),
-                watch_id: id,
-                canceled: true,
-                compact_revision: mark,
-                ..WatchResponse::default()
-            };
-            control(shard, &stream.out, &response);
-        }
-        self.lower_flag(shard);
-    }
-
-    /// Reads history for those that lag and whose stream has room.
+    /// Tells those that lag of the past, those first that wait longest, until others must have their turn.
     fn catch_up(&mut self, shard: &Rc<Shard>) {
-        for _ in 0..SLICES_PER_TURN {
-            let next = self.set.lagging().find(|lagging| {
-                self.streams.get(&lagging.id.0).is_some_and(|stream| {
-                    !stream.out.borrow().is_full()
-                        && stream
-                            .watchers
-                            .get(&lagging.id.1)
-                            .is_some_and(|watcher| !watcher.reading)
-                })
-            });
-            let Some(lagging) = next else { return };
-            self.catch_up_one(shard, lagging);
+        for _ in 0..PORTIONS_PER_TURN {
+            let Some(lagging) = self.set.take_next() else { return };
+            self.go_on(shard, lagging);
+        }
+        // The stream's connection calls `on_room` in its next turn.
+        if let Some((key, _)) = self.set.first()
+            && let Some(stream) = self.streams.get(key)
+        {
+            stream.out.borrow().wake();
         }
     }
 
-    fn catch_up_one(&mut self, shard: &Rc<Shard>, lagging: Lagging<WatcherId>) {
+    /// The stream has room: those go on that were put aside.
+    fn take_up(&mut self, shard: &Rc<Shard>, key: u64) {
+        for _ in 0..PORTIONS_PER_TURN {
+            let Some(stream) = self.streams.get_mut(&key) else { return };
+            if stream.out.borrow().is_full() {
+                return;
+            }
+            let Some(id) = stream.aside.pop_front() else { return };
+            if let Some(lagging) = self.set.take(&(key, id)) {
+                self.go_on(shard, lagging);
+            }
+        }
+        if let Some(stream) = self.streams.get(&key) {
+            stream.out.borrow().wake();
+        }
+    }
+
+    /// A watcher that was taken out of the queue is told the next portion, or comes back when it can be.
+    fn go_on(&mut self, shard: &Rc<Shard>, lagging: Lagging<WatcherId>) {
         let id = lagging.id;
-        let Some((_, watcher)) = watcher(&mut self.streams, &id) else { return };
+        let Some(stream) = self.streams.get_mut(&id.0) else { return };
+        let Some(watcher) = stream.watchers.get(&id.1) else { return };
+        if watcher.reading.is_some() {
+            return;
+        }
+        if stream.out.borrow().is_full() {
+            return stream.aside.push_back(id.1);
+        }
         let prev_kv = watcher.prev_kv;
         match read_history(shard.view.state.reader(), &lagging, prev_kv, Effort::Now) {
+            Err(ReadError::Cold | ReadError::Busy) if self.reading.len() >= READS_MAX => {
+                // Those that were cancelled are swept out whenever they may be the half.
+                if self.cold.len() > 2 * self.set.len() {
+                    self.cold.retain(|id| self.set.state(id).is_some());
+                }
+                self.cold.push_back(id);
+            }
             Err(ReadError::Cold | ReadError::Busy) => {
-                watcher.reading = true;
-                let token = shard.token();
-                self.reading.insert(token, Reading::History(id));
-                bring(shard, token, move |reader| {
-                    Brought::History(read_history(reader, &lagging, prev_kv, Effort::Disk))
+                self.bring(shard, vec![id], move |reader| {
+                    read_history(reader, &lagging, prev_kv, Effort::Disk)
                 });
             }
-            brought => self.on_history(shard, id, brought),
+            brought => self.on_history(shard, &id, &brought),
         }
     }
 
-    fn read_former(&mut self, shard: &Rc<Shard>, id: WatcherId, events: Vec<Event>, revision: i64) {
-        if let Some((_, watcher)) = watcher(&mut self.streams, &id) {
-            watcher.reading = true;
-        }
+    /// Has a read thread read something for these watchers.
+    fn bring(
+        &mut self,
+        shard: &Rc<Shard>,
+        ids: Vec<WatcherId>,
+        read: impl FnOnce(&Reader) -> Brought + Send + 'static,
+    ) {
         let token = shard.token();
-        let asked = events.clone();
-        self.reading.insert(token, Reading::Former { id, events, revision });
-        bring(shard, token, move |reader| {
-            Brought::Former(previous_of(reader, asked.iter(), Effort::Disk))
-        });
+        for id in &ids {
+            if let Some((_, watcher)) = watcher(&mut self.streams, id) {
+                watcher.reading = Some(token);
+            }
+        }
+        self.reading.insert(token, ids);
+        let (node, number) = (shard.node.clone(), shard.number);
+        shard.node.reads.put(ReadTask::Run(Box::new(move || {
+            let outcome = ReadOutcome::Watch(read(node.view.state.reader()));
+            node.tell(number, ShardEvent::Read { token, outcome });
+        })));
     }
 
     /// A read thread has brought what was asked for.
     pub fn on_brought(shard: &Rc<Shard>, token: u64, brought: Brought) {
         let mut hub = shard.watches.borrow_mut();
-        let Some(reading) = hub.reading.remove(&token) else { return };
-        let id = match &reading {
-            Reading::History(id) | Reading::Former { id, .. } => *id,
-        };
-        match watcher(&mut hub.streams, &id) {
-            Some((_, watcher)) => watcher.reading = false,
-            // It was cancelled meanwhile.
-            None => return,
-        }
-        match (reading, brought) {
-            (Reading::History(id), Brought::History(history)) => hub.on_history(shard, id, history),
-            (Reading::Former { id, events, revision }, Brought::Former(Ok(previous))) => {
-                let fragment_bytes = hub.fragment_bytes;
-                if let Some((out, watcher)) = watcher(&mut hub.streams, &id) {
-                    let header = Header { revision, ..shard.header() };
-                    let events: Vec<&Event> = events.iter().collect();
-                    let out = &mut *out.borrow_mut();
-                    send(shard, out, &header, id.1, watcher, &events, &previous, fragment_bytes);
+        let Some(ids) = hub.reading.remove(&token) else { return };
+        let is_shared = ids.len() > 1;
+        for id in ids {
+            let out = match watcher(&mut hub.streams, &id) {
+                Some((out, watcher)) if watcher.reading == Some(token) => {
+                    watcher.reading = None;
+                    out
                 }
+                // Cancelled meanwhile; if there is a watcher of that id, it is another one.
+                _ => continue,
+            };
+            // What one watcher waited for is told in any case, for it is bounded; not so what many did.
+            match is_shared && out.borrow().is_full() {
+                true => hub.set.requeue(&id),
+                false => hub.on_history(shard, &id, &brought),
             }
-            (_, Brought::Former(Err(error)) | Brought::History(Err(error))) => {
-                hub.give_up(id, &error)
+        }
+        while hub.reading.len() < READS_MAX
+            && let Some(id) = hub.cold.pop_front()
+        {
+            if let Some(lagging) = hub.set.take(&id) {
+                hub.go_on(shard, lagging);
             }
-            _ => unreachable!("a read brings what was asked for"),
         }
         hub.catch_up(shard);
     }
 
-    fn on_history(
-        &mut self,
-        shard: &Rc<Shard>,
-        id: WatcherId,
-        history: Result<(History, Previous), ReadError>,
-    ) {
-        match history {
+    fn on_history(&mut self, shard: &Rc<Shard>, id: &WatcherId, brought: &Brought) {
+        match brought {
             Ok((history, previous)) => {
-                let events = self.set.caught_up(&id, &history);
+                let events = self.set.caught_up(id, history);
                 let fragment_bytes = self.fragment_bytes;
-                let Some((out, watcher)) = watcher(&mut self.streams, &id) else { return };
+                let Some((out, watcher)) = watcher(&mut self.streams, id) else { return };
                 if !events.is_empty() {
                     let last = events.last().map_or(0, |event| event.revision.main);
                     let header = shard.header();
                     let header = Header { revision: header.revision.max(last), ..header };
                     let out = &mut *out.borrow_mut();
-                    send(shard, out, &header, id.1, watcher, &events, &previous, fragment_bytes);
+                    send(shard, out, &header, id.1, watcher, &events, previous, fragment_bytes);
                 }
             }
-            Err(ReadError::Compacted) => {
-                self.cancel_compacted(shard, shard.view.state.reader().compact_revision());
-            }
+            Err(ReadError::Compacted) => self.cancel_compacted(shard, id),
             // The keyspace was exchanged under the read: it is read again, from the same place.
-            Err(ReadError::Revoked) => {}
-            Err(error) => self.give_up(id, &error),
+            Err(ReadError::Revoked) => self.set.requeue(id),
+            Err(error) => self.give_up(id, error),
         }
     }
 
+    /// Ends a watcher that needs what is compacted: `canceled`, the mark, and nothing else, as etcd says it.
+    fn cancel_compacted(&mut self, shard: &Rc<Shard>, id: &WatcherId) {
+        let Some(stream) = self.streams.get_mut(&id.0) else { return };
+        if stream.watchers.remove(&id.1).is_none() {
+            return;
+        }
+        stream.compacted.insert(id.1);
+        self.set.remove(id);
+        shard.node.metrics.watchers.leave(1);
+        let response = WatchResponse {
+            header: Some(response_header(&Header { revision: 0, ..shard.header() })),
+            watch_id: id.1,
+            canceled: true,
+            compact_revision: shard.view.state.reader().compact_revision(),
+            ..WatchResponse::default()
+        };
+        control(shard, &stream.out, &response);
+        self.lower_flag(shard);
+    }
+
     /// A value that cannot be read ends the stream: a gap must not look like an answer.
-    fn give_up(&mut self, id: WatcherId, error: &ReadError) {
+    fn give_up(&mut self, id: &WatcherId, error: &ReadError) {
         log!(Error, "a watcher's history could not be read", "error" => error.to_string());
         if let Some(stream) = self.streams.get(&id.0) {
             stream.out.borrow_mut().finish(Status::new(
@@ -429,7 +462,7 @@ impl WatchHub {
                 prev_kv: request.prev_kv,
                 fragment: request.fragment,
                 progress: request.progress_notify.then_some(true),
-                reading: false,
+                reading: None,
             },
         );
         shard.node.metrics.watchers.enter();
@@ -440,7 +473,7 @@ impl WatchHub {
             0 => revision + 1,
             from => from,
         };
-        let fresh = self.set.insert((key, id), range.clone(), from, filter);
+        let fresh = self.set.insert((key, id), range, from, filter);
         debug_assert!(fresh, "the stream knows its own ids");
         let created = WatchResponse {
             header: Some(response_header(&Header { revision, ..header })),
@@ -451,7 +484,6 @@ impl WatchHub {
         if let Some(stream) = self.streams.get(&key) {
             control(shard, &stream.out, &created);
         }
-        self.catch_up_one(shard, Lagging { id: (key, id), range, next: from });
         self.catch_up(shard);
     }
 
@@ -500,6 +532,7 @@ impl Stream {
         let state = StreamState {
             out: out.clone(),
             watchers: HashMap::new(),
+            aside: VecDeque::new(),
             compacted: HashSet::new(),
             next_id: 0,
             progress_ms,
@@ -529,6 +562,7 @@ impl Stream {
     pub fn on_room(&mut self, shard: &Rc<Shard>) {
         let mut hub = shard.watches.borrow_mut();
         if hub.flag {
+            hub.take_up(shard, self.key);
             hub.catch_up(shard);
         }
     }
@@ -554,44 +588,123 @@ fn watcher<'s>(
     Some((&stream.out, stream.watchers.get_mut(&id.1)?))
 }
 
-/// Has a read thread do something for a watcher.
-fn bring(shard: &Rc<Shard>, token: u64, read: impl FnOnce(&Reader) -> Brought + Send + 'static) {
-    let (node, number) = (shard.node.clone(), shard.number);
-    shard.node.reads.put(ReadTask::Run(Box::new(move || {
-        let outcome = ReadOutcome::Watch(read(node.view.state.reader()));
-        node.tell(number, ShardEvent::Read { token, outcome });
-    })));
-}
-
+/// The next portion of a watcher's history, with former values if it wants them.
 fn read_history(
     reader: &Reader,
     lagging: &Lagging<WatcherId>,
     prev_kv: bool,
     effort: Effort,
-) -> Result<(History, Previous), ReadError> {
-    let history = reader.history(&lagging.range, lagging.next, HISTORY_EVENTS, effort)?;
-    let previous = match prev_kv {
-        true => previous_of(reader, history.events.iter(), effort)?,
-        false => Previous::new(),
-    };
-    Ok((history, previous))
+) -> Brought {
+    let bytes_max = if effort == Effort::Disk { ANSWER_BYTES } else { NOW_BYTES };
+    let portion = Portion { events_max: HISTORY_EVENTS, bytes_max };
+    let history = reader.history(&lagging.range, lagging.next, portion, effort)?;
+    match prev_kv {
+        true => with_former(reader, history, |_| true, effort),
+        false => Ok((history, Previous::new())),
+    }
 }
 
-/// What each event replaced. What was compacted meanwhile is left out, as in etcd.
-fn previous_of<'e>(
+/// A batch again, with the former values of the events that are wanted.
+fn read_former(reader: &Reader, batch: &Batch, wanted: &HashSet<Revision>) -> Brought {
+    let history = History { events: batch.events.clone(), next: batch.last + 1 };
+    with_former(reader, history, |event| wanted.contains(&event.revision), Effort::Disk)
+}
+
+/// Reads the former values of the events of `history` that are wanted. What is told ends with the revision with which
+/// they reach the bytes of an answer, or before the first that takes more effort.
+fn with_former(
     reader: &Reader,
-    events: impl Iterator<Item = &'e Event>,
+    mut history: History,
+    is_wanted: impl Fn(&Event) -> bool,
     effort: Effort,
-) -> Result<Previous, ReadError> {
-    let mut previous = Previous::new();
-    for event in events.filter(|event| !event.is_create) {
-        match reader.previous(event, effort) {
-            Ok(Some(bytes)) => drop(previous.insert(event.revision, bytes)),
-            Ok(None) | Err(ReadError::Compacted) => {}
+) -> Brought {
+    let bytes_max = if effort == Effort::Disk { ANSWER_BYTES } else { NOW_BYTES };
+    let mut former = FormerValues::default();
+    let mut told = 0;
+    for events in history.events.chunk_by(|a, b| a.revision.main == b.revision.main) {
+        let read = match former.bytes < bytes_max {
+            true => former.read(events.iter().filter(|event| is_wanted(event)), |event| {
+                reader.previous(event, effort)
+            }),
+            false => Err(ReadError::Cold),
+        };
+        match read {
+            Ok(()) => told += events.len(),
+            Err(ReadError::Cold) if told > 0 => {
+                history.next = events[0].revision.main;
+                break;
+            }
             Err(error) => return Err(error),
         }
     }
-    Ok(previous)
+    history.events.truncate(told);
+    Ok((history, former.known))
+}
+
+/// What events replaced: each value is read once, whoever wants it.
+#[derive(Default)]
+struct FormerValues {
+    known: Previous,
+    /// Bytes of the known values.
+    bytes: usize,
+    /// Bytes of those that were not in memory.
+    read_bytes: usize,
+}
+
+impl FormerValues {
+    /// Adds what these events replaced, as far as it is not known.
+    fn read<'e>(
+        &mut self,
+        events: impl Iterator<Item = &'e Event>,
+        read: impl Fn(&Event) -> Result<Option<Bytes>, ReadError>,
+    ) -> Result<(), ReadError> {
+        for event in events.filter(|event| !event.is_create) {
+            let Some(previous) = &event.previous else { continue };
+            if self.known.contains_key(&event.revision) {
+                continue;
+            }
+            let value = read(event)?;
+            let bytes = value.as_ref().map_or(0, Bytes::len);
+            self.bytes += bytes;
+            if !previous.is_in_memory() {
+                self.read_bytes += bytes;
+            }
+            self.known.insert(event.revision, value);
+        }
+        Ok(())
+    }
+
+    /// The same on a shard: for all watchers of a batch so much is read, and the rest is cold.
+    fn read_now<'e>(
+        &mut self,
+        events: impl Iterator<Item = &'e Event>,
+        read: impl Fn(&Event) -> Result<Option<Bytes>, ReadError>,
+    ) -> Result<(), ReadError> {
+        for event in events {
+            let is_at_hand = event.previous.as_ref().is_none_or(mvcc::Previous::is_in_memory);
+            if !is_at_hand
+                && self.read_bytes >= NOW_BYTES
+                && !self.known.contains_key(&event.revision)
+            {
+                return Err(ReadError::Cold);
+            }
+            self.read(std::iter::once(event), &read)?;
+        }
+        Ok(())
+    }
+}
+
+/// How many of these events go into one answer, and with which main revision the next begins.
+fn fitting<'e, 'b>(events: &'b [&'e Event], former: &Previous) -> (&'b [&'e Event], Option<i64>) {
+    let (mut bytes, mut main) = (0, 0);
+    for (place, event) in events.iter().enumerate() {
+        if event.revision.main != main && bytes >= ANSWER_BYTES {
+            return (&events[..place], Some(event.revision.main));
+        }
+        main = event.revision.main;
+        bytes += event_length(event, former);
+    }
+    (events, None)
 }
 
 fn progress(shard: &Rc<Shard>, id: i64, revision: i64) -> WatchResponse {
@@ -660,10 +773,14 @@ fn framed(length: usize) -> usize {
     1 + encoded_len_varint(length as u64) + length
 }
 
+fn former_of<'p>(event: &Event, previous: &'p Previous) -> Option<&'p Bytes> {
+    previous.get(&event.revision)?.as_ref()
+}
+
 fn event_length(event: &Event, previous: &Previous) -> usize {
     let kind = if event.kind == EventKind::Delete { 2 } else { 0 };
     kind + framed(event.kv.len())
-        + previous.get(&event.revision).map_or(0, |bytes| framed(bytes.len()))
+        + former_of(event, previous).map_or(0, |bytes| framed(bytes.len()))
 }
 
 /// Writes a `WatchResponse` with events; their `KeyValue`s are pasted.
@@ -696,7 +813,7 @@ fn write_events(
             encode_varint(1, out);
         }
         field(2, &event.kv, out);
-        if let Some(bytes) = previous.get(&event.revision) {
+        if let Some(bytes) = former_of(event, previous) {
             field(3, bytes, out);
         }
     }
@@ -728,7 +845,8 @@ mod tests {
         let (put, delete) = (event(5, 0, EventKind::Put, 3), event(5, 1, EventKind::Delete, 0));
         let former =
             proto::mvccpb::KeyValue { key: "k".into(), mod_revision: 4, ..Default::default() };
-        let previous = Previous::from([(delete.revision, Bytes::from(former.encode_to_vec()))]);
+        let previous =
+            Previous::from([(delete.revision, Some(Bytes::from(former.encode_to_vec())))]);
         let header = Header { cluster_id: 1, member_id: 2, revision: 5, raft_term: 3 };
         let mut out = BytesMut::new();
         write_events(&header, 7, true, &[&put, &delete], &previous, &mut out);
@@ -741,6 +859,54 @@ mod tests {
         assert_eq!(response.events[0].prev_kv, None);
         assert_eq!(response.events[1].r#type, 1);
         assert_eq!(response.events[1].prev_kv, Some(former));
+    }
+
+    #[test]
+    fn what_is_told_at_once_ends_with_a_revision_that_reaches_the_bound() {
+        let kind = EventKind::Put;
+        let half = ANSWER_BYTES / 2;
+        let events = [
+            event(5, 0, kind, half),
+            event(6, 0, kind, half),
+            event(6, 1, kind, half),
+            event(7, 0, kind, 1),
+        ];
+        let events: Vec<&Event> = events.iter().collect();
+        let none = Previous::new();
+        let (now, next) = fitting(&events, &none);
+        assert_eq!((now.len(), next), (3, Some(7)), "a revision is not split");
+        let (now, next) = fitting(&events[1..], &none);
+        assert_eq!((now.len(), next), (2, Some(7)));
+        assert_eq!(fitting(&events[..2], &none).1, None);
+        let former = Previous::from([(events[0].revision, Some(vec![0; half].into()))]);
+        let (now, next) = fitting(&events, &former);
+        assert_eq!((now.len(), next), (1, Some(6)), "what was replaced counts");
+    }
+
+    #[test]
+    fn a_former_value_is_read_once_for_all_watchers_of_a_batch_and_so_much_on_a_shard() {
+        let previous = |main| mvcc::Previous::cold(Revision { main, sub: 0 });
+        let events: Vec<Event> = (10..14)
+            .map(|main| Event {
+                previous: Some(previous(main - 9)),
+                ..event(main, 0, EventKind::Put, 1)
+            })
+            .collect();
+        let reads = std::cell::Cell::new(0);
+        let read = |_: &Event| {
+            reads.set(reads.get() + 1);
+            Ok(Some(Bytes::from(vec![0; NOW_BYTES / 2])))
+        };
+        let mut former = FormerValues::default();
+        for _ in 0..1000 {
+            former.read_now(events[..2].iter(), read).unwrap();
+        }
+        assert_eq!(reads.get(), 2);
+        assert!(matches!(former.read_now(events.iter(), read), Err(ReadError::Cold)));
+        former.read_now(events[..2].iter(), read).unwrap();
+        assert_eq!(reads.get(), 2, "what is known still serves");
+        former.read(events.iter(), read).unwrap();
+        assert_eq!((reads.get(), former.known.len()), (4, 4));
     }
 
     #[test]
