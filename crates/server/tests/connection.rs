@@ -213,41 +213,6 @@ fn watch(key: &str, start_revision: i64) -> Bytes {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn a_slow_watcher_blocks_nobody_and_loses_nothing() {
-    let lone = Lone::start(&[]);
-    let mut slow = lone.connect().await;
-    let (response, mut send) = slow.send_request(head("/etcdserverpb.Watch/Watch"), false).unwrap();
-    send.send_data(watch("k", 1), false).unwrap();
-    let mut stream = response.await.unwrap().into_body();
-
-    // Eight megabytes of events, of which the watcher's window takes 64 KiB.
-    let mut writer = lone.connect().await;
-    for _ in 0..80 {
-        let outcome = call(&mut writer, head("/etcdserverpb.KV/Put"), put("k", 100_000)).await;
-        assert_eq!(outcome.code, 0, "{}", outcome.text);
-    }
-    // Another stream of the same connection is served meanwhile: only its own window counts. (The connection's
-    // window is as small, so this client gives it back first.)
-    let mut bytes = Vec::new();
-    let mut versions = Vec::new();
-    while versions.len() < 80 {
-        let chunk = stream.data().await.unwrap().unwrap();
-        stream.flow_control().release_capacity(chunk.len()).unwrap();
-        bytes.extend_from_slice(&chunk);
-        while bytes.len() >= 5 {
-            let end = 5 + u32::from_be_bytes(bytes[1..5].try_into().unwrap()) as usize;
-            if bytes.len() < end {
-                break;
-            }
-            let response = proto::etcdserverpb::WatchResponse::decode(&bytes[5..end]).unwrap();
-            versions.extend(response.events.iter().map(|event| event.kv.as_ref().unwrap().version));
-            bytes.drain(..end);
-        }
-    }
-    assert_eq!(versions, (1..=80).collect::<Vec<i64>>());
-}
-
-#[tokio::test(flavor = "current_thread")]
 async fn answers_that_nobody_takes_are_bounded_and_none_is_lost() {
     const ANSWER: usize = 2 << 20;
     const ASKED: usize = 30;

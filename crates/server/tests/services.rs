@@ -8,31 +8,15 @@
 
 mod common;
 
-use common::Lone;
+use common::{Lone, channel, put_request as put};
 use proto::etcdserverpb::kv_client::KvClient;
 use proto::etcdserverpb::lease_client::LeaseClient;
 use proto::etcdserverpb::maintenance_client::MaintenanceClient;
-use proto::etcdserverpb::watch_client::WatchClient;
-use proto::etcdserverpb::watch_request::RequestUnion;
 use proto::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
     LeaseTimeToLiveRequest, PutRequest, RangeRequest, RequestOp, StatusRequest, TxnRequest,
-    WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
     request_op,
 };
-use tonic::transport::Channel;
-
-async fn channel(lone: &Lone) -> Channel {
-    Channel::from_shared(format!("http://{}", lone.address)).unwrap().connect().await.unwrap()
-}
-
-fn put(key: &str, value: &str) -> PutRequest {
-    PutRequest {
-        key: key.to_string().into(),
-        value: value.to_string().into(),
-        ..PutRequest::default()
-    }
-}
 
 #[tokio::test(flavor = "current_thread")]
 async fn what_is_written_is_read_until_it_is_compacted() {
@@ -101,110 +85,6 @@ async fn a_member_that_ended_well_begins_again_with_what_it_had() {
     assert_eq!(after.revision, before.revision + 1);
 }
 
-/// A watch stream: what is asked, and what comes.
-struct Watching {
-    ask: tokio::sync::mpsc::Sender<WatchRequest>,
-    answers: tonic::Streaming<WatchResponse>,
-}
-
-impl Watching {
-    async fn open(lone: &Lone) -> Watching {
-        let (ask, asked) = tokio::sync::mpsc::channel(16);
-        let asked = tokio_stream::wrappers::ReceiverStream::new(asked);
-        let answers =
-            WatchClient::new(channel(lone).await).watch(asked).await.unwrap().into_inner();
-        Watching { ask, answers }
-    }
-    async fn say(&mut self, union: RequestUnion) {
-        self.ask.send(WatchRequest { request_union: Some(union) }).await.unwrap();
-    }
-    async fn create(&mut self, create: WatchCreateRequest) -> WatchResponse {
-        self.say(RequestUnion::CreateRequest(create)).await;
-        self.next().await
-    }
-    async fn next(&mut self) -> WatchResponse {
-        self.answers.message().await.unwrap().unwrap()
-    }
-}
-
-fn key(key: &str, start_revision: i64) -> WatchCreateRequest {
-    WatchCreateRequest { key: key.to_string().into(), start_revision, ..Default::default() }
-}
-
-#[tokio::test(flavor = "current_thread")]
-async fn a_watcher_hears_the_past_and_the_present_once_each() {
-    let lone = Lone::start(&[]);
-    let mut kv = KvClient::new(channel(&lone).await);
-    kv.put(put("w", "1")).await.unwrap();
-    kv.put(put("w", "2")).await.unwrap();
-    let mut watching = Watching::open(&lone).await;
-    let created = watching.create(WatchCreateRequest { prev_kv: true, ..key("w", 2) }).await;
-    assert!(created.created && !created.canceled);
-    assert_eq!((created.watch_id, created.header.unwrap().revision), (0, 3));
-    let past = watching.next().await;
-    let values: Vec<_> = past.events.iter().map(|e| e.kv.as_ref().unwrap().value.clone()).collect();
-    assert_eq!(values, ["1", "2"]);
-    assert!(past.events[0].prev_kv.is_none());
-    assert_eq!(past.events[1].prev_kv.as_ref().unwrap().value, "1");
-
-    kv.delete_range(DeleteRangeRequest { key: "w".into(), ..Default::default() }).await.unwrap();
-    let present = watching.next().await;
-    assert_eq!((present.events.len(), present.events[0].r#type), (1, 1));
-    assert_eq!(present.events[0].prev_kv.as_ref().unwrap().value, "2");
-    assert_eq!(present.header.unwrap().revision, 4);
-
-    watching.say(RequestUnion::ProgressRequest(WatchProgressRequest {})).await;
-    let progress = watching.next().await;
-    assert_eq!((progress.watch_id, progress.header.unwrap().revision), (-1, 4));
-    assert!(progress.events.is_empty());
-
-    watching.say(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: 9 })).await;
-    watching.say(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: 0 })).await;
-    let canceled = watching.next().await;
-    assert!(canceled.canceled && canceled.cancel_reason.is_empty());
-    assert_eq!(canceled.watch_id, 0);
-}
-
-#[tokio::test(flavor = "current_thread")]
-async fn watchers_that_cannot_be_are_refused_as_etcd_refuses_them() {
-    let lone = Lone::start(&[]);
-    let mut kv = KvClient::new(channel(&lone).await);
-    for value in ["1", "2", "3"] {
-        kv.put(put("w", value)).await.unwrap();
-    }
-    kv.compact(CompactionRequest { revision: 4, physical: false }).await.unwrap();
-    let mut watching = Watching::open(&lone).await;
-
-    let created = watching.create(WatchCreateRequest { watch_id: 7, ..key("w", 0) }).await;
-    assert_eq!((created.watch_id, created.canceled), (7, false));
-    for (create, reason) in [
-        (
-            WatchCreateRequest { watch_id: 7, ..key("w", 0) },
-            "mvcc: duplicate watch ID provided on the WatchStream",
-        ),
-        (
-            WatchCreateRequest { range_end: "a".into(), ..key("w", 0) },
-            "mvcc: watcher range is empty",
-        ),
-        (key("w", -1), "etcdserver: mvcc: required revision has been compacted"),
-    ] {
-        let refused = watching.create(create).await;
-        assert!(refused.created && refused.canceled);
-        assert_eq!((refused.watch_id, refused.cancel_reason.as_str()), (-1, reason));
-    }
-
-    // Compacted: confirmed first, cancelled then.
-    let created = watching.create(key("w", 2)).await;
-    assert!(created.created && !created.canceled);
-    let canceled = watching.next().await;
-    assert!(canceled.canceled && !canceled.created);
-    assert_eq!((canceled.compact_revision, canceled.cancel_reason.as_str()), (4, ""));
-    assert_eq!((canceled.watch_id, canceled.header.unwrap().revision), (created.watch_id, 0));
-    // The compaction's own revision can still be watched.
-    watching.create(key("w", 4)).await;
-    assert_eq!(watching.next().await.events.len(), 1);
-}
-
 #[tokio::test(flavor = "current_thread")]
 async fn a_lease_is_granted_renewed_and_takes_its_keys_along() {
     let lone = Lone::start(&[]);
@@ -240,17 +120,4 @@ async fn a_lease_is_granted_renewed_and_takes_its_keys_along() {
     let too_long =
         leases.lease_grant(LeaseGrantRequest { ttl: 9_000_000_001, id: 0 }).await.unwrap_err();
     assert_eq!(too_long.message(), "etcdserver: too large lease TTL");
-}
-
-#[tokio::test(flavor = "current_thread")]
-async fn a_stopping_member_ends_its_streams_and_says_why() {
-    let mut lone = Lone::start(&[]);
-    let mut watching = Watching::open(&lone).await;
-    watching.create(key("w", 0)).await;
-    let member = lone.member.take().unwrap();
-    let stopping = tokio::task::spawn_blocking(move || member.stop());
-    let error = watching.answers.message().await.unwrap_err();
-    assert_eq!(error.code(), tonic::Code::Unavailable);
-    assert_eq!(error.message(), "etcdserver: server stopped");
-    stopping.await.unwrap();
 }

@@ -81,6 +81,23 @@ fn run(flags: &[String], directory: &tempfile::TempDir) -> Member {
     Member::start(*config).unwrap()
 }
 
+/// A channel for the generated client stubs.
+#[allow(dead_code)]
+pub async fn channel(lone: &Lone) -> tonic::transport::Channel {
+    let address = format!("http://{}", lone.address);
+    tonic::transport::Channel::from_shared(address).unwrap().connect().await.unwrap()
+}
+
+/// A put, for the generated client stubs.
+#[allow(dead_code)]
+pub fn put_request(key: &str, value: &str) -> proto::etcdserverpb::PutRequest {
+    proto::etcdserverpb::PutRequest {
+        key: key.to_string().into(),
+        value: value.to_string().into(),
+        ..Default::default()
+    }
+}
+
 /// A message with gRPC's prefix.
 #[allow(dead_code)]
 pub fn framed(message: &[u8]) -> Bytes {
