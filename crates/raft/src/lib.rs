@@ -347,7 +347,13 @@ impl Raft {
         self.offered = Some(snapshot);
     }
 
-    /// Drops the log up to and including this applied and durable index; whoever needs it gets a snapshot.
+    /// Up to where [`Raft::release`] may go: what is applied, and durable as far as this node has heard. A receipt of a
+    /// former term says nothing to it, so it may know less than its driver does, until the next receipt.
+    pub fn releasable(&self) -> Index {
+        self.log.releasable()
+    }
+
+    /// Drops the log up to and including this index, not above [`Raft::releasable`]; whoever needs it gets a snapshot.
     pub fn release(&mut self, up_to: Index) {
         self.log.release(up_to);
         self.check_invariants();

@@ -205,10 +205,15 @@ impl Log {
         self.snapshot_handed_out = false;
     }
 
+    /// What is both applied and durable.
+    pub fn releasable(&self) -> Index {
+        self.applied.min(self.stable)
+    }
+
     /// Drops entries up to and including this one.
     pub fn release(&mut self, up_to: Index) {
         assert!(
-            up_to <= self.applied && up_to <= self.stable,
+            up_to <= self.releasable(),
             "entry {up_to} is released, but applied is {} and durable {}",
             self.applied,
             self.stable
@@ -232,7 +237,7 @@ impl Log {
 
     /// Drops applied and durable entries from memory until this many bytes are left.
     pub fn evict(&mut self, bytes: u64) {
-        let droppable = self.applied.min(self.stable);
+        let droppable = self.releasable();
         while self.bytes > bytes && self.first_in_memory() <= droppable {
             self.drop_oldest();
         }

@@ -873,7 +873,9 @@ impl Pipeline {
             Outgoing::Wanted(_) | Outgoing::Pinning(_) => self.store.written,
             Outgoing::Sending(index) | Outgoing::Sent(index, _) => *index,
         });
-        let up_to = needed.fold(self.log.release_wanted, Index::min);
+        // raft may not know yet that so much is durable; it will be asked again.
+        let wanted = self.log.release_wanted.min(raft.releasable());
+        let up_to = needed.fold(wanted, Index::min);
         if up_to > self.log.released && self.install.is_none() {
             assert!(
                 up_to <= self.log.marked,

@@ -1364,6 +1364,53 @@ fn a_follower_ends_under_load() {
     panic!("it does not come to an end");
 }
 
+/// An append of term 2, the state of term 3, a mark, the state of term 4: the receipts of the first two come when the term
+/// they name is over, and say nothing to raft. What the mark allows is released later.
+#[test]
+fn a_mark_between_two_changes_of_terms_releases_nothing_too_early() {
+    let mut house = House::with(&[1, 2, 3], |mut config| {
+        config.snapshot_count = 5;
+        config.snapshot_catchup_entries = 0;
+        config.limits.frame_bytes = 1;
+        config
+    });
+    let leader = house.elect();
+    house.ticks(2);
+    let slow = house.followers(leader)[0];
+    let beat = |house: &mut House, before: Vec<Input>, after: Vec<Input>| {
+        let node = house.node(slow);
+        let term = raft::Term(node.view().term().0 + 1);
+        let (from, to) = (leader, slow);
+        let message =
+            raft::Message { kind: MessageKind::Heartbeat, from, to, term, ..Default::default() };
+        node.inbox.extend(before);
+        node.inbox.push_back(Input::Messages(vec![message]));
+        node.inbox.extend(after);
+        node.turn();
+    };
+    house.node(slow).hold(Worker::Log);
+    for n in 0..10 {
+        house.node(leader).put(&format!("k{n}"), "v");
+        house.settle();
+    }
+    house.isolate(slow);
+    // The log's word about the appends comes behind the news of the next term.
+    house.node(slow).work(Worker::Log);
+    let word = house.node(slow).inbox.drain(..).collect();
+    beat(&mut house, Vec::new(), word);
+    house.settle();
+    let log = &house.node(slow).log;
+    assert!(log.iter().any(|job| matches!(job, LogJob::Mark { .. })), "{log:?}");
+    // And the same once more, with the mark.
+    house.node(slow).work(Worker::Log);
+    let word = house.node(slow).inbox.drain(..).collect();
+    beat(&mut house, Vec::new(), word);
+    house.node(slow).release(Worker::Log);
+    house.settle();
+    let released = |event: &Trace| matches!(event, Trace::Released { .. });
+    assert!(house.node(slow).trace.iter().any(released));
+}
+
 /// What a power cut may make of a disk: nothing that was not synced is kept, or all of it, or all but the end of one
 /// sector, at each of its words.
 fn cuts(disk: &Memory) -> Vec<Memory> {
