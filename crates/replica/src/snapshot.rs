@@ -57,6 +57,9 @@ pub struct OutgoingSnapshot {
 pub struct SnapshotStream {
     snapshot: store::Snapshot,
     place: (Index, Term),
+    // What the compaction at the snapshot's mark has left is told by the index, as long as the pin holds; without it
+    // everything is streamed.
+    living: Option<(mvcc::Pin, mvcc::Reader)>,
     head: Option<Bytes>,
     total: u64,
     ended: bool,
@@ -72,8 +75,13 @@ impl fmt::Debug for SnapshotStream {
 }
 
 impl SnapshotStream {
-    pub(crate) fn new(snapshot: store::Snapshot) -> SnapshotStream {
+    /// The index has lost nothing yet that lives at the snapshot's mark, for it loses only what a written compaction
+    /// killed, and the mark is that of the last one. The pin keeps it so.
+    pub(crate) fn new(snapshot: store::Snapshot, reader: mvcc::Reader) -> SnapshotStream {
         let header = snapshot.header();
+        let mark = header.compact_revision;
+        // If the mark has moved on meanwhile nothing can be pinned there; without one nothing is dead.
+        let pin = if mark > 0 { reader.pin(mark).ok() } else { None };
         let mut head = BytesMut::with_capacity(HEAD_BYTES);
         head.put_slice(MAGIC);
         head.put_u64_le(header.cluster_id);
@@ -84,6 +92,7 @@ impl SnapshotStream {
         SnapshotStream {
             place: (Index(header.applied_index), Term(header.applied_term)),
             snapshot,
+            living: pin.map(|pin| (pin, reader)),
             head: Some(head.freeze()),
             total: 0,
             ended: false,
@@ -98,9 +107,18 @@ impl SnapshotStream {
         if self.ended {
             return Ok(None);
         }
-        // Everything is streamed; the receiver clears away what lies below the mark when it builds its index.
+        // Once the pin is revoked the index says nothing about this snapshot any more. Records come in ascending order of
+        // revision, so from then on a deletion is never left out that guards a put which is not.
+        let living = &self.living;
+        let mut needed = |key: &[u8], revision| match living {
+            None => true,
+            Some((pin, reader)) => reader.is_live(key, revision) || pin.is_revoked(),
+        };
         let content =
-            self.snapshot.next_chunk(CHUNK_BYTES, &mut |_, _| true).map_err(io::Error::other)?;
+            self.snapshot.next_chunk(CHUNK_BYTES, &mut needed).map_err(io::Error::other)?;
+        if let Some((pin, _)) = living {
+            pin.touch();
+        }
         let mut out = BytesMut::new();
         match content {
             Some(content) if content.is_empty() => return self.next_chunk(),

@@ -603,10 +603,12 @@ impl FlushWorker {
                 });
             }
             FlushJob::Pin { to } => {
+                let reader = self.reader.clone();
                 reports.push(match self.flusher()?.snapshot() {
-                    Ok(snapshot) => {
-                        FlushReport::Pinned { to, stream: Box::new(SnapshotStream::new(snapshot)) }
-                    }
+                    Ok(snapshot) => FlushReport::Pinned {
+                        to,
+                        stream: Box::new(SnapshotStream::new(snapshot, reader)),
+                    },
                     // The follower stays behind; whoever reads what cannot be read will say so.
                     Err(_) => FlushReport::NotPinned { to },
                 });

@@ -32,7 +32,8 @@
 //! Trouble with the disk
 //! 22. a full disk stops no read and loses nothing, and room that is made is found   `a_compaction_makes_room_on_a_full_disk`,
 //!     `reclaim_does_not_wait_for_a_frame_that_waits_for_reclaim`, `room_that_was_made_by_hand_is_found`
-//! 23. what a member holds for a disk that takes nothing is bounded                  `a_follower_that_cannot_write_holds_…`
+//! 23. what a member holds for a disk that takes nothing is bounded                  `a_follower_that_cannot_write_holds_…`,
+//!                                                                                   `a_follower_stops_applying_while_…`
 //! The end
 //! 20. a failed sync ends the member, and nothing leaves                             `a_failed_sync_is_final`
 //! 21. leadership is handed over, and what is applied is durable                     `the_end_hands_leadership_over`
@@ -1409,6 +1410,148 @@ fn a_mark_between_two_changes_of_terms_releases_nothing_too_early() {
     house.settle();
     let released = |event: &Trace| matches!(event, Trace::Released { .. });
     assert!(house.node(slow).trace.iter().any(released));
+}
+
+/// The record of a mark counts for nothing without a state that commits it, so both are in the log before the word is given.
+#[test]
+fn a_mark_goes_to_the_log_with_a_state_that_commits_it() {
+    let mut house = House::with(&[1], |mut config| {
+        config.snapshot_count = 5;
+        config
+    });
+    house.elect();
+    for n in 0..30 {
+        house.node(1).put(&format!("k{n}"), "v");
+        house.tick();
+    }
+    house.ticks(15);
+    let disk = house.node(1).vfs.fork();
+    disk.power_cut_with(&mut |_| Fate::Lost);
+    let marks = std::cell::RefCell::new(Vec::new());
+    let mut open = None;
+    for line in wal::dump::dump(&disk, "/data/member/wal".as_ref()).unwrap() {
+        match line.record {
+            Ok(wal::dump::Record::Snapshot(record)) if record.index > Index(0) => {
+                assert_eq!(open, None, "a mark without a state");
+                open = Some(record.index);
+                marks.borrow_mut().push(record.index);
+            }
+            Ok(wal::dump::Record::State(state)) => {
+                assert!(open.take().is_none_or(|mark| state.commit >= mark));
+            }
+            // Neither a sync nor an entry comes between the two.
+            _ => assert_eq!(open, None, "something between a mark and its state"),
+        }
+    }
+    assert!(!marks.into_inner().is_empty());
+}
+
+/// Reclaim makes the store write; it has the store sync only what it needs itself, and never beside the log. A mark that
+/// waits is another matter.
+#[test]
+fn reclaim_asks_for_no_sync_and_a_mark_does() {
+    let mut house = House::with(&[1, 2, 3], |mut config| {
+        config.segment_bytes = SegmentBytes { wal: 4 << 20, store: 8 << 10 };
+        config.limits.frame_bytes = 1_000;
+        config.snapshot_count = 200;
+        config
+    });
+    let leader = house.elect();
+    house.ticks(2);
+    let wants_sync = |node: &Node| node.flush.iter().any(|job| matches!(job, FlushJob::Sync));
+    let mut reclaimed = false;
+    let mut marked_in = None;
+    for round in 0..30 {
+        // Frames gather before the store.
+        house.node(leader).hold(Worker::Flush);
+        for _ in 0..10 {
+            house.node(leader).put("k", &"v".repeat(500));
+            house.settle();
+        }
+        let revision = house.node(leader).view().state.revision();
+        house.node(leader).propose(compact_request(revision));
+        house.settle();
+        // An append is under way, and the store works.
+        house.node(leader).hold(Worker::Log);
+        house.node(leader).put("more", "v");
+        for _ in 0..40 {
+            house.settle();
+            let node = house.node(leader);
+            reclaimed |= node.flush.iter().any(|job| matches!(job, FlushJob::Reclaim));
+            if wants_sync(node) {
+                marked_in.get_or_insert(round);
+            }
+            node.work(Worker::Flush);
+        }
+        house.node(leader).release(Worker::Log);
+        house.node(leader).release(Worker::Flush);
+        house.settle();
+        house.ticks(11);
+    }
+    assert!(reclaimed, "there was nothing to reclaim");
+    // Twelve entries in a round, and every two hundredth makes a mark due.
+    assert!(marked_in.is_some_and(|round| round >= 14), "a sync in round {marked_in:?}");
+}
+
+/// What is applied and not written is bounded also where nobody could close an inbox, and goes on when frames are written.
+#[test]
+fn a_follower_stops_applying_while_too_much_is_not_written() {
+    let mut house = House::with(&[1, 2, 3], |mut config| {
+        config.limits.unflushed_bytes_hard = 20_000;
+        config.limits.frame_bytes = 4_000;
+        config
+    });
+    let leader = house.elect();
+    house.ticks(2);
+    let slow = house.followers(leader)[0];
+    house.node(slow).hold(Worker::Flush);
+    for n in 0..50 {
+        house.node(leader).put(&format!("k{n}"), &"v".repeat(1_000));
+        house.settle();
+    }
+    house.ticks(2);
+    let applied = house.node(slow).view().applied();
+    let last = house.node(leader).view().applied();
+    assert!(applied.0 > 15 && applied.0 < 30, "{applied} of {last}");
+    house.node(slow).release(Worker::Flush);
+    house.ticks(15);
+    assert_eq!(house.node(slow).view().applied(), last);
+}
+
+/// What a compaction killed and reclaim has not yet cleared away is not sent to a member that was away.
+#[test]
+fn a_snapshot_brings_what_lives_and_no_more() {
+    let mut house = House::with(&[1, 2, 3], |mut config| {
+        config.snapshot_count = 20;
+        config.snapshot_catchup_entries = 5;
+        config.segment_bytes = SegmentBytes { wal: 4 << 10, store: 1 << 20 };
+        config
+    });
+    let leader = house.elect();
+    house.ticks(2);
+    let away = house.followers(leader)[0];
+    house.node(away).kill();
+    for n in 0..100 {
+        house.node(leader).put(&format!("k{}", n % 5), &"v".repeat(1_000));
+        house.settle();
+    }
+    house.node(leader).propose(delete_request("k0"));
+    house.settle();
+    let revision = house.node(leader).view().state.revision();
+    house.node(leader).propose(compact_request(revision));
+    house.settle();
+    house.ticks(25);
+    house.node(away).open(Bootstrap::Restart).unwrap();
+    house.ticks(15);
+    assert!(!house.received.is_empty(), "no snapshot was needed");
+    assert!(house.snapshot_bytes < 20_000, "{} bytes for four keys", house.snapshot_bytes);
+    assert_eq!(house.node(away).hash(), house.node(leader).hash());
+    house.node(away).put("k0", "again");
+    house.ticks(2);
+    house.node(away).cut_power(1);
+    house.node(away).open(Bootstrap::Restart).unwrap();
+    house.ticks(15);
+    assert_eq!(house.node(away).hash(), house.node(leader).hash());
 }
 
 /// What a power cut may make of a disk: nothing that was not synced is kept, or all of it, or all but the end of one

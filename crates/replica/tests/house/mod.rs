@@ -65,6 +65,8 @@ pub struct House {
     pub received: Vec<(Message, Received)>,
     /// Each snapshot that came whole is announced twice, as if it had been sent twice.
     pub doubles_snapshots: bool,
+    /// Bytes of all snapshots that were sent.
+    pub snapshot_bytes: usize,
 }
 
 pub fn config(id: NodeId) -> Config {
@@ -355,6 +357,7 @@ impl House {
             sent: Vec::new(),
             received: Vec::new(),
             doubles_snapshots: false,
+            snapshot_bytes: 0,
         }
     }
 
@@ -420,6 +423,7 @@ impl House {
                     Ok(mut incoming) => {
                         let write = || {
                             while let Some(chunk) = outgoing.stream.next_chunk().unwrap() {
+                                self.snapshot_bytes += chunk.len();
                                 incoming.write(&chunk)?;
                             }
                             incoming.finish()
