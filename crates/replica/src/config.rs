@@ -111,6 +111,10 @@ pub struct Limits {
     pub lease_revokes_per_second: u32,
     /// Log reads for followers under way.
     pub fetches: usize,
+    /// Bytes of the store's sealed segments that are read again per second, to find rot.
+    pub scrub_bytes_per_second: u64,
+    /// The time between two rounds of that through all of them.
+    pub scrub_pause_ms: u64,
     /// The trace's events kept between two outputs.
     pub trace_events: usize,
 }
@@ -140,6 +144,8 @@ impl Default for Limits {
             inflight_bytes: 16 << 20,
             lease_revokes_per_second: 1_000,
             fetches: 8,
+            scrub_bytes_per_second: 4 << 20,
+            scrub_pause_ms: 3_600_000,
             trace_events: 65_536,
         }
     }

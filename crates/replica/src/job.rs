@@ -127,6 +127,11 @@ pub enum FlushJob {
     Discard(Received),
     /// One bounded slice of reclaiming space.
     Reclaim,
+    /// Read on in the sealed segments, and check what is there.
+    Scrub {
+        /// About so many bytes.
+        bytes_max: usize,
+    },
     /// Look for room: somebody else may have made some on a disk that was full.
     Retry,
 }
@@ -274,6 +279,13 @@ pub enum FlushReport {
     Reclaimed(store::Reclaimed),
     /// How much room there is, when that changes and after each `Retry`.
     Space(Space),
+    /// A slice was read again.
+    Scrubbed {
+        /// So many bytes.
+        bytes: u64,
+        /// It was the last one; the next begins from the front.
+        round_ended: bool,
+    },
     /// Something in the store cannot be read, in words.
     Damage(String),
 }

@@ -45,6 +45,8 @@ use crate::trace::{Said, Trace};
 
 /// So long after a snapshot was sent the entries behind it are kept for its receiver, in milliseconds.
 const KEEP_AFTER_SNAPSHOT_MS: u64 = 30_000;
+/// Bytes read in one slice of scrubbing, or one frame if that is more.
+const SCRUB_SLICE_BYTES: usize = 256 << 10;
 
 /// An append that the log has not reported yet.
 #[derive(Debug)]
@@ -126,6 +128,17 @@ struct StoreSide {
     space: Space,
     // Room is to be looked for; or it is being done.
     retry: Retry,
+    scrub: Scrub,
+}
+
+/// Reading what is on disk again, so that rot is found while others have the data.
+#[derive(Debug)]
+struct Scrub {
+    // The next round begins at this tick.
+    from_tick: u64,
+    // Bytes that may be read by now; below zero after a slice that read more.
+    budget: i64,
+    in_flight: bool,
 }
 
 /// Whether somebody looks for room on a disk that was full.
@@ -195,6 +208,8 @@ pub(crate) struct Pipeline {
     catchup_entries: u64,
     frame_ticks: u64,
     keep_ticks: u64,
+    scrub_pause_ticks: u64,
+    scrub_bytes_per_tick: u64,
     me: NodeId,
     tracing: bool,
     tick: u64,
@@ -242,6 +257,9 @@ impl Pipeline {
             catchup_entries: config.snapshot_catchup_entries,
             frame_ticks: config.ticks(config.limits.frame_ms),
             keep_ticks: config.ticks(KEEP_AFTER_SNAPSHOT_MS),
+            scrub_pause_ticks: config.ticks(config.limits.scrub_pause_ms),
+            scrub_bytes_per_tick: (config.limits.scrub_bytes_per_second * config.tick_ms / 1_000)
+                .max(1),
             me: config.identity.node_id,
             tracing: config.trace,
             tick: 0,
@@ -284,6 +302,11 @@ impl Pipeline {
                 reclaim: Reclaim::Due,
                 space: Space::Plenty,
                 retry: Retry::Idle,
+                scrub: Scrub {
+                    from_tick: config.ticks(config.limits.scrub_pause_ms),
+                    budget: 0,
+                    in_flight: false,
+                },
             },
             offered: None,
             install: None,
@@ -300,6 +323,10 @@ impl Pipeline {
         let now = self.tick;
         self.outgoing
             .retain(|_, outgoing| !matches!(outgoing, Outgoing::Sent(_, until) if *until <= now));
+        let earned = self.scrub_bytes_per_tick.saturating_mul(u64::from(elapsed.max(1)));
+        let budget = self.store.scrub.budget.saturating_add_unsigned(earned);
+        // What was not used is not saved up: a busy member catches up slowly.
+        self.store.scrub.budget = budget.min(SCRUB_SLICE_BYTES as i64);
         if self.store.space != Space::Plenty {
             if self.store.retry == Retry::Idle {
                 self.store.retry = Retry::Due;
@@ -542,6 +569,14 @@ impl Pipeline {
                     out.notices.push(Notice::Space(space));
                 }
             }
+            FlushReport::Scrubbed { bytes, round_ended } => {
+                let scrub = &mut self.store.scrub;
+                scrub.in_flight = false;
+                scrub.budget = scrub.budget.saturating_sub_unsigned(bytes);
+                if round_ended {
+                    scrub.from_tick = self.tick + self.scrub_pause_ticks;
+                }
+            }
             FlushReport::Damage(what) => out.notices.push(Notice::Damage(what)),
         }
     }
@@ -578,6 +613,7 @@ impl Pipeline {
         self.fetch(out);
         self.reclaim(out);
         self.look_for_room(out);
+        self.scrub(out);
         self.prune(out);
         raft.evict(self.limits.log_memory_bytes);
         self.check(raft);
@@ -923,6 +959,22 @@ impl Pipeline {
         if self.store.retry == Retry::Due && self.install.is_none() {
             self.store.retry = Retry::InFlight;
             out.flush.push(FlushJob::Retry);
+        }
+    }
+
+    /// Reads a slice of the sealed segments again, when the disk has nothing else to do: everything else comes first.
+    fn scrub(&mut self, out: &mut Output) {
+        let store = &mut self.store;
+        let is_due = self.tick >= store.scrub.from_tick && store.scrub.budget > 0;
+        let is_quiet = store.writing == 0
+            && !store.sync_in_flight
+            && store.reclaim == Reclaim::Idle
+            && self.install.is_none()
+            && self.finishing.is_none()
+            && !self.log.in_flight.iter().any(|append| append.sync);
+        if is_due && is_quiet && !store.scrub.in_flight {
+            store.scrub.in_flight = true;
+            out.flush.push(FlushJob::Scrub { bytes_max: SCRUB_SLICE_BYTES });
         }
     }
 

@@ -657,6 +657,14 @@ impl FlushWorker {
                 reports.push(FlushReport::Reclaimed(reclaimed));
                 self.write_stalled(reports)?;
             }
+            FlushJob::Scrub { bytes_max } => {
+                let store::Scrubbed { bytes, damage, round_ended } =
+                    self.flusher()?.scrub(bytes_max);
+                for damage in damage {
+                    self.report_damage(format!("the store has rotted in {damage}"), reports);
+                }
+                reports.push(FlushReport::Scrubbed { bytes, round_ended });
+            }
             FlushJob::Retry => {
                 self.write_stalled(reports)?;
                 let set = self.flusher()?.set_aside();
@@ -752,6 +760,7 @@ fn trace_of(report: &FlushReport) -> Option<Trace> {
         FlushReport::NotPinned { .. }
         | FlushReport::Reclaimed(_)
         | FlushReport::Space(_)
+        | FlushReport::Scrubbed { .. }
         | FlushReport::Damage(_) => None,
     }
 }

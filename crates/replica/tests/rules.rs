@@ -34,6 +34,8 @@
 //!     `reclaim_does_not_wait_for_a_frame_that_waits_for_reclaim`, `room_that_was_made_by_hand_is_found`
 //! 23. what a member holds for a disk that takes nothing is bounded                  `a_follower_that_cannot_write_holds_…`,
 //!                                                                                   `a_follower_stops_applying_while_…`
+//! 24. rot is looked for when nothing else is to be done, and said                   `rot_is_found_by_the_scrubber_and_said`,
+//!                                                                                   `scrubbing_waits_for_the_log`
 //! The end
 //! 20. a failed sync ends the member, and nothing leaves                             `a_failed_sync_is_final`
 //! 21. leadership is handed over, and what is applied is durable                     `the_end_hands_leadership_over`
@@ -1516,6 +1518,69 @@ fn a_follower_stops_applying_while_too_much_is_not_written() {
     house.node(slow).release(Worker::Flush);
     house.ticks(15);
     assert_eq!(house.node(slow).view().applied(), last);
+}
+
+/// A byte of a sealed segment changes on disk. Nobody reads it; the scrubber finds it in time, and says where.
+#[test]
+fn rot_is_found_by_the_scrubber_and_said() {
+    let mut house = House::with(&[1], |mut config| {
+        config.segment_bytes = SegmentBytes { wal: 4 << 20, store: 16 << 10 };
+        config.limits.frame_bytes = 4_000;
+        config.limits.scrub_pause_ms = 3_000;
+        config
+    });
+    house.elect();
+    for n in 0..60 {
+        house.node(1).put(&format!("k{n}"), &"v".repeat(1_000));
+        house.settle();
+    }
+    house.ticks(80);
+    let damage = |node: &Node| {
+        let said = |notice: &Notice| matches!(notice, Notice::Damage(_));
+        node.notices.iter().filter(|notice| said(notice)).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(damage(house.node(1)), []);
+    let vfs = house.node(1).vfs.clone();
+    vfs.rot("/data/member/store/0000000000.segment".as_ref(), 5_000, 0x10);
+    house.ticks(80);
+    let said = damage(house.node(1));
+    let [Notice::Damage(what)] = &said[..] else { panic!("{said:?}") };
+    assert!(what.contains("0000000000.segment"), "{what}");
+    assert_eq!(house.node(1).fatal(), None);
+}
+
+/// Everything else comes before scrubbing: while an append waits for its sync, or reclaim has work, none is given out.
+#[test]
+fn scrubbing_waits_for_the_log() {
+    let mut house = House::with(&[1, 2, 3], |mut config| {
+        config.segment_bytes = SegmentBytes { wal: 4 << 20, store: 16 << 10 };
+        config.limits.frame_bytes = 4_000;
+        config.limits.scrub_pause_ms = 1_000;
+        config
+    });
+    let leader = house.elect();
+    for n in 0..60 {
+        house.node(leader).put(&format!("k{n}"), &"v".repeat(1_000));
+        house.settle();
+    }
+    house.ticks(30);
+    let scrubs = |node: &Node| node.flush.iter().any(|job| matches!(job, FlushJob::Scrub { .. }));
+    house.node(leader).hold(Worker::Log);
+    house.node(leader).put("last", "1");
+    house.settle();
+    house.node(leader).hold(Worker::Flush);
+    house.ticks(30);
+    assert!(!scrubs(house.node(leader)), "beside a sync of the log");
+    house.node(leader).release(Worker::Log);
+    house.node(leader).release(Worker::Flush);
+    let mut seen = false;
+    for _ in 0..30 {
+        house.node(leader).tick(1);
+        house.node(leader).turn();
+        seen |= scrubs(house.node(leader));
+        house.settle();
+    }
+    assert!(seen);
 }
 
 /// What a compaction killed and reclaim has not yet cleared away is not sent to a member that was away.

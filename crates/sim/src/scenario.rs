@@ -266,6 +266,7 @@ fn config(random: &mut Random, tick_ms: u64) -> Config {
         held_proposals: *random.pick(&[4, 4_096]),
         read_rounds: *random.pick(&[1, 4, 64]),
         fetches: *random.pick(&[1, 8]),
+        scrub_pause_ms: 2_000,
         ..Limits::default()
     };
     // raft refuses a window that no message fits through.
