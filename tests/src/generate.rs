@@ -68,16 +68,18 @@ impl Generator {
             960..966 => Op::Leases(LeaseLeasesRequest {}),
             966..980 => Op::KeepAlive(self.lease()),
             _ => {
-                let revision = match self.random.below(4) {
+                let revision = match self.random.below(6) {
                     0 => 0,
+                    // Remembered, or forgotten: the hash that was computed by the compaction itself.
+                    4.. if !self.compactions.is_empty() => {
+                        let newest = self.random.below((self.compactions.len() as u64).min(14));
+                        self.compactions.iter().rev().nth(newest as usize).copied().unwrap_or(0)
+                    }
                     1 => self.compacted - 2 + self.random.below(5) as i64,
                     2 => self.revision - 3 + self.random.below(5) as i64,
                     _ => self.some_revision(),
                 };
-                // etcd remembers the hash that it computed while it compacted, as it was before, and gives
-                // that out until it is restarted; we answer as it does after a restart.
-                let remembered = self.compactions.contains(&revision);
-                Op::HashKv(if remembered { 0 } else { revision })
+                Op::HashKv(revision)
             }
         }
     }

@@ -19,11 +19,11 @@ use std::fmt;
 use bytes::Bytes;
 use store::{Builder, Gone, Relocation};
 
-use crate::KeyRange;
 use crate::index::{Aside, Entry, Fate};
 use crate::range::successor;
 use crate::values::Values;
 use crate::write::{CHANGES_PER_LOCK, Keyspace};
+use crate::{DueHash, KeyRange};
 
 /// Why a compaction was refused. Nothing changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,11 +63,12 @@ impl Pruning {
 
 impl Keyspace {
     /// Moves the compaction mark to `revision`, which stays readable. Visible to readers with the next
-    /// [`Keyspace::publish`]. Zero is accepted once, before any other.
+    /// [`Keyspace::publish`]. Zero is accepted once, before any other. The hash that is due may be computed once the
+    /// compaction is published; until then, or until it is dropped, nothing above the old mark is pruned.
     ///
     /// # Errors
     /// The revision lies not between mark and current revision.
-    pub fn compact(&mut self, revision: i64) -> Result<(), CompactError> {
+    pub fn compact(&mut self, revision: i64) -> Result<DueHash, CompactError> {
         let writer = &mut self.writer;
         if revision <= writer.mark {
             return Err(CompactError::Compacted);
@@ -75,9 +76,10 @@ impl Keyspace {
         if revision > writer.current {
             return Err(CompactError::Future);
         }
+        let pin = self.shared.pins.pin(writer.mark);
         writer.mark = revision;
         writer.builder.compact(revision);
-        Ok(())
+        Ok(DueHash { pin, revision })
     }
 
     /// At start: the mark had been moved to zero, which removes nothing, and which the store's own mark cannot

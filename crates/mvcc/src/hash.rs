@@ -14,17 +14,29 @@
 //!   compared by this number.)
 //! - A tombstone at C itself does not count.
 //!
-//! etcd also remembers the hashes that it computed while compacting, and answers with such a one when asked for
-//! exactly that revision; after a restart it has forgotten them. We answer as a member after its restart.
+//! The hash of a compaction is that of its revision C under the mark P before it, as etcd computes it while it clears
+//! away what lies between. It is remembered, and is the answer from then on when exactly C is asked for, even below
+//! the mark; the newest ten are, until the process ends. What etcd keeps at C includes tombstones at C here, and they
+//! count as visible in the second rule.
+//!
+//! ```text
+//!   apply: Keyspace::compact(C) ──▶ DueHash, with a pin at P ──▶ read thread: Reader::remember ──▶ the pin is dropped
+//!          the mark is C at once;   pruning goes no further than P until then
+//! ```
 //!
 //! No value is read: the index knows the CRC of every record, and the CRC of two strings one after the other
 //! follows from theirs and the length of the second. That the bytes on disk are those of the CRC is the scrubber's care.
 
-use crate::index::Entry;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::index::{Entry, Version};
 use crate::key_value::varint_len;
 use crate::read::check_revision;
 use crate::state::KEYS_PER_LOCK;
-use crate::{KeyRange, ReadError, Reader};
+use crate::{KeyRange, Pin, ReadError, Reader};
+
+/// Hashes of compactions that are remembered; as many as etcd does.
+pub const HASHES_MAX: usize = 10;
 
 /// The answer of [`crate::Reader::hash_kv`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +49,47 @@ pub struct HashKv {
     pub hash_revision: i64,
     /// The current revision when it began.
     pub current_revision: i64,
+}
+
+/// The hash of a compaction that is still to be computed, by [`Reader::remember`] on a read thread. What counts in it
+/// is not pruned before; if this is dropped instead, the hash is not remembered, and nothing else comes of it.
+#[derive(Debug)]
+pub struct DueHash {
+    /// At the mark before the compaction.
+    pub(crate) pin: Pin,
+    /// The mark since.
+    pub(crate) revision: i64,
+}
+
+impl DueHash {
+    /// The revision that was compacted at.
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+}
+
+/// The hashes of the newest compactions, ascending by revision. The mutex guards a list of ten and spans nothing that
+/// waits.
+#[derive(Debug, Default)]
+pub(crate) struct Remembered(Mutex<Vec<HashKv>>);
+
+impl Remembered {
+    fn at(&self, revision: i64) -> Option<HashKv> {
+        self.lock().iter().find(|known| known.hash_revision == revision).copied()
+    }
+
+    fn insert(&self, hash: HashKv) {
+        let mut newest = self.lock();
+        newest.push(hash);
+        newest.sort_by_key(|known| known.hash_revision);
+        let beyond = newest.len().saturating_sub(HASHES_MAX);
+        newest.drain(..beyond);
+    }
+
+    /// A list is whole also after a panic elsewhere.
+    fn lock(&self) -> MutexGuard<'_, Vec<HashKv>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// etcd hashes the name of its bucket first.
@@ -54,14 +107,26 @@ struct Record {
 }
 
 impl Reader {
-    /// etcd's hash of the keyspace at `revision`; zero is the current one, and at a negative one, as with etcd, there
-    /// is nothing to hash. A long walk: only on a read thread.
+    /// etcd's hash of the keyspace at `revision`: the one that is remembered of a compaction at exactly that revision
+    /// (also at zero, as with etcd), else [`Reader::hash_now`]. A long walk: only on a read thread.
     ///
     /// # Errors
     /// Compacted, future, revoked.
     pub fn hash_kv(&self, revision: i64) -> Result<HashKv, ReadError> {
+        match self.shared.hashes.at(revision) {
+            Some(known) => Ok(HashKv { current_revision: self.revision(), ..known }),
+            None => self.hash_now(revision),
+        }
+    }
+
+    /// The hash of what is readable at `revision` now, whatever is remembered; zero is the current one, and at a
+    /// negative one, as with etcd, there is nothing to hash. A long walk: only on a read thread.
+    ///
+    /// # Errors
+    /// Compacted, future, revoked.
+    pub fn hash_now(&self, revision: i64) -> Result<HashKv, ReadError> {
         // Nothing above a pin is pruned, so a pin at the mark keeps all that counts.
-        let (pin, mark, revision, current) = {
+        let (pin, revision, current) = {
             let state = self.shared.read();
             if revision < 0 {
                 return Ok(HashKv {
@@ -72,10 +137,44 @@ impl Reader {
                 });
             }
             let asked = check_revision(&state, revision)?;
-            (self.shared.pins.pin(state.mark), state.mark, asked, state.published)
+            (self.shared.pins.pin(state.mark), asked, state.published)
         };
+        let hash = self.hash_at(&pin, revision, &|version| !version.is_tombstone())?;
+        Ok(HashKv {
+            hash,
+            compact_revision: pin.revision(),
+            hash_revision: revision,
+            current_revision: current,
+        })
+    }
+
+    /// Computes the hash of a compaction, and remembers it. `None` if its pin was revoked: then it is never known. A
+    /// long walk: only on a read thread.
+    pub fn remember(&self, due: DueHash) -> Option<HashKv> {
+        let DueHash { pin, revision } = due;
+        let keeps = |version: &Version| !version.is_tombstone() || version.main == revision;
+        let hash = HashKv {
+            // The walk reads no value, so nothing but the pin can fail it.
+            hash: self.hash_at(&pin, revision, &keeps).ok()?,
+            compact_revision: pin.revision(),
+            hash_revision: revision,
+            current_revision: self.revision(),
+        };
+        self.shared.hashes.insert(hash);
+        Some(hash)
+    }
+
+    /// The hash at `revision` under the mark at which `pin` stands. `keeps` says of a key's newest revision at or
+    /// below `revision` whether it is among those that make what is hidden not count.
+    fn hash_at(
+        &self,
+        pin: &Pin,
+        revision: i64,
+        keeps: &dyn Fn(&Version) -> bool,
+    ) -> Result<u32, ReadError> {
+        let mark = pin.revision();
         let mut records: Vec<Record> = Vec::new();
-        let mut is_any_visible = false;
+        let mut is_any_kept = false;
         let mut rest = Some(KeyRange::all());
         while let Some(range) = rest {
             let state = self.shared.read();
@@ -86,7 +185,7 @@ impl Reader {
             let mut seen = 0;
             let mut last = None;
             state.tree.visit(&range, &mut |entry| {
-                is_any_visible |= entry.living_at(revision).is_some();
+                is_any_kept |= entry.at(revision).is_some_and(keeps);
                 gather(entry, mark, revision, &mut records);
                 seen += 1;
                 last = Some(entry);
@@ -99,21 +198,14 @@ impl Reader {
                 _ => None,
             };
         }
-        drop(pin);
-
         records.sort_unstable_by_key(|record| (record.main, record.sub));
         let mut crc = Crc::new(BUCKET);
         for record in &records {
-            if !(record.is_hidden && is_any_visible) {
+            if !(record.is_hidden && is_any_kept) {
                 crc.record(record);
             }
         }
-        Ok(HashKv {
-            hash: crc.sum,
-            compact_revision: mark,
-            hash_revision: revision,
-            current_revision: current,
-        })
+        Ok(crc.sum)
     }
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!   apply thread        Keyspace   begin → Txn: put, delete_range, range … end_entry … publish → Batch
 //!                          │  the index lock: a slot per reader, the writer takes all
-//!   any other thread    Reader     range, count, history, hash_kv, pin, is_live
+//!   any other thread    Reader     range, count, history, hash_kv, remember, pin, is_live
 //!   one per shard       WatcherSet a pure structure: batches in, events per watcher out
 //! ```
 //!
@@ -41,7 +41,7 @@ mod model;
 
 pub use compaction::CompactError;
 pub use event::{Batch, Event, EventKind, History, Portion, Previous};
-pub use hash::HashKv;
+pub use hash::{DueHash, HASHES_MAX, HashKv};
 pub use pin::Pin;
 pub use range::{KeyRange, successor};
 pub use read::{Cursor, Effort, Item, RangeQuery, RangeResult, ReadError, Reader};

@@ -5,7 +5,7 @@
 //! a whole keyspace on a disk in memory, with frames, reclaim, pins and restarts in between, and every answer at
 //! every live revision must be the same.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ use vfs::memory::Memory;
 use crate::index::Entry;
 use crate::values::NO_SLOT;
 use crate::{
-    CompactError, Effort, EventKind, Filter, KeyRange, Keyspace, Options, Pin, Portion, RangeQuery,
-    ReadError, Recovery, Revision, WatcherSet, WatcherState, key_value,
+    CompactError, DueHash, Effort, EventKind, Filter, HASHES_MAX, KeyRange, Keyspace, Options, Pin,
+    Portion, RangeQuery, ReadError, Recovery, Revision, WatcherSet, WatcherState, key_value,
 };
 
 /// One change, as the model remembers it.
@@ -91,23 +91,38 @@ impl Model {
 
     /// What is still there after compaction at the mark, of one key's changes in order.
     fn survives(&self, change: &Change) -> bool {
-        let newest = self.changes.iter().rfind(|c| c.key == change.key && c.main <= self.mark);
-        change.main > self.mark
-            || (newest == Some(change) && (change.put.is_some() || change.main == self.mark))
+        self.survives_at(self.mark, change)
     }
 
+    fn survives_at(&self, mark: i64, change: &Change) -> bool {
+        let newest = self.changes.iter().rfind(|c| c.key == change.key && c.main <= mark);
+        change.main > mark
+            || (newest == Some(change) && (change.put.is_some() || change.main == mark))
+    }
+
+    /// The hash as it is computed when it is asked for: what lives at `revision` is kept.
     fn hash(&self, revision: i64) -> u32 {
-        let visible: BTreeSet<(i64, i64)> =
-            self.living(revision).values().map(|change| (change.main, change.sub)).collect();
+        let kept = self.living(revision).values().map(|change| (change.main, change.sub)).collect();
+        self.hash_keeping(&kept, self.mark, revision)
+    }
+
+    /// The hash as it is computed by a compaction that moves the mark from `mark` to `revision`: what survives it is
+    /// kept.
+    fn hash_of_compaction(&self, mark: i64, revision: i64) -> u32 {
+        let survives = |c: &&Change| c.main <= revision && self.survives_at(revision, c);
+        let kept = self.changes.iter().filter(survives).map(|c| (c.main, c.sub)).collect();
+        self.hash_keeping(&kept, mark, revision)
+    }
+
+    fn hash_keeping(&self, kept: &BTreeSet<(i64, i64)>, mark: i64, revision: i64) -> u32 {
         let mut bytes = b"key".to_vec();
-        for change in self.changes.iter().filter(|c| c.main <= revision && self.survives(c)) {
-            if change.main <= self.mark
-                && !visible.is_empty()
-                && !visible.contains(&(change.main, change.sub))
+        let is_there = |c: &&Change| c.main <= revision && self.survives_at(mark, c);
+        for change in self.changes.iter().filter(is_there) {
+            if change.main <= mark && !kept.is_empty() && !kept.contains(&(change.main, change.sub))
             {
                 continue;
             }
-            if change.main == self.mark && change.put.is_none() {
+            if change.main == mark && change.put.is_none() {
                 continue;
             }
             bytes.extend_from_slice(&change.main.to_be_bytes());
@@ -277,6 +292,8 @@ enum Step {
     Compact(i64),
     Publish,
     Prune(usize),
+    /// The oldest hash that is due is computed, or dropped.
+    Hash(bool),
     Flush,
     Reclaim,
     Restart,
@@ -309,6 +326,7 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => (-5i64..105).prop_map(Step::Compact),
         5 => Just(Step::Publish),
         2 => (1usize..80).prop_map(Step::Prune),
+        2 => (0u8..6).prop_map(|n| Step::Hash(n > 0)),
         2 => Just(Step::Flush),
         1 => Just(Step::Reclaim),
         1 => Just(Step::Restart),
@@ -406,7 +424,7 @@ fn check_everything(member: &Member, model: &Model, published: i64) {
     let reader = member.keyspace.reader();
     for revision in model.mark.max(1)..=published {
         check_range(member, model, published, revision, &KeyRange::all());
-        let hash = reader.hash_kv(revision).unwrap();
+        let hash = reader.hash_now(revision).unwrap();
         assert_eq!(hash.hash, model.hash(revision), "hash at {revision}, compacted {}", model.mark);
         assert_eq!((hash.compact_revision, hash.hash_revision), (model.mark, revision));
     }
@@ -414,7 +432,7 @@ fn check_everything(member: &Member, model: &Model, published: i64) {
     if model.mark > 1 {
         let query = RangeQuery { revision: model.mark - 1, ..RangeQuery::new(KeyRange::all()) };
         assert!(matches!(reader.range(&query, Effort::Disk), Err(ReadError::Compacted)));
-        assert!(matches!(reader.hash_kv(model.mark - 1), Err(ReadError::Compacted)));
+        assert!(matches!(reader.hash_now(model.mark - 1), Err(ReadError::Compacted)));
     }
     let query = RangeQuery { revision: published + 1, ..RangeQuery::new(KeyRange::all()) };
     assert!(matches!(reader.range(&query, Effort::Disk), Err(ReadError::Future)));
@@ -453,6 +471,9 @@ fn run(steps: Vec<Step>, options: Options) {
     let mut published = 1;
     let mut mark = -1;
     let mut pins: Vec<(Pin, BTreeMap<Vec<u8>, Change>)> = Vec::new();
+    let mut due: VecDeque<DueHash> = VecDeque::new();
+    // What is remembered of compactions: revision, mark before, hash.
+    let mut remembered: BTreeMap<i64, (i64, u32)> = BTreeMap::new();
     let mut follower = Follower::new(1);
     let mut published_times = 0u32;
     for step in steps {
@@ -466,14 +487,37 @@ fn run(steps: Vec<Step>, options: Options) {
                 let revision = between(&model, model.current, hundredths);
                 let result = member.keyspace.compact(revision);
                 if revision <= mark {
-                    assert_eq!(result, Err(CompactError::Compacted));
+                    assert_eq!(result.unwrap_err(), CompactError::Compacted);
                 } else if revision > model.current {
-                    assert_eq!(result, Err(CompactError::Future));
+                    assert_eq!(result.unwrap_err(), CompactError::Future);
                 } else {
-                    assert_eq!(result, Ok(()));
+                    let hash = result.unwrap();
+                    assert_eq!((hash.pin.revision(), hash.revision()), (mark, revision));
+                    due.push_back(hash);
                     mark = revision;
                 }
                 member.end_entry();
+            }
+            Step::Hash(is_computed) => {
+                // Only what is published is asked for.
+                if let Some(hash) = due.pop_front_if(|hash| hash.revision() <= model.mark)
+                    && is_computed
+                {
+                    let (before, at) = (hash.pin.revision(), hash.revision());
+                    let hash = member.keyspace.reader().remember(hash).unwrap();
+                    assert_eq!((hash.compact_revision, hash.hash_revision), (before, at));
+                    let expected = model.hash_of_compaction(before, at);
+                    assert_eq!(hash.hash, expected, "compacted from {before} to {at}");
+                    remembered.insert(at, (before, hash.hash));
+                    while remembered.len() > HASHES_MAX {
+                        remembered.pop_first();
+                    }
+                }
+                for (at, (before, expected)) in &remembered {
+                    let hash = member.keyspace.reader().hash_kv(*at).unwrap();
+                    assert_eq!((hash.hash, hash.compact_revision), (*expected, *before));
+                    assert_eq!((hash.hash_revision, hash.current_revision), (*at, published));
+                }
             }
             Step::Publish => {
                 let batch = member.keyspace.publish();
@@ -515,6 +559,8 @@ fn run(steps: Vec<Step>, options: Options) {
                 member.keyspace.publish();
                 (published, model.mark) = (model.current, mark);
                 pins.clear();
+                due.clear();
+                remembered.clear();
                 member.flush();
                 while member.keyspace.prune(100) {}
                 member.flush();
@@ -581,6 +627,50 @@ proptest! {
         };
         run(steps, options);
     }
+}
+
+/// Of eleven compactions the first is forgotten. One whose reader was too slow is not known at all: asked for, it is
+/// below the mark. A due hash holds pruning at the mark before, and lets go when it is computed.
+#[test]
+fn the_newest_hashes_of_compactions_are_remembered() {
+    let mut member = Member::open(Memory::new(1), Options::default());
+    let put = |member: &mut Member| {
+        member.keyspace.begin().put(b"foo", b"bar", 0);
+        member.end_entry();
+        member.keyspace.publish();
+    };
+    put(&mut member);
+    for revision in 2..=12 {
+        put(&mut member);
+        let due = member.keyspace.compact(revision).unwrap();
+        member.end_entry();
+        member.keyspace.publish();
+        member.flush();
+        while member.keyspace.prune(100) {}
+        assert_eq!(member.index()[0].versions().count(), if revision == 2 { 2 } else { 3 });
+        assert!(member.keyspace.reader().remember(due).is_some());
+        while member.keyspace.prune(100) {}
+        assert_eq!(member.index()[0].versions().count(), 2);
+    }
+    let reader = member.keyspace.reader();
+    assert!(matches!(reader.hash_kv(2), Err(ReadError::Compacted)));
+    assert!((3..=12).all(|revision| reader.hash_kv(revision).unwrap().hash_revision == revision));
+    assert_eq!(reader.hash_kv(12).unwrap().compact_revision, 11);
+    assert_eq!(reader.hash_now(12).unwrap().compact_revision, 12);
+
+    put(&mut member);
+    let slow = member.keyspace.compact(13).unwrap();
+    put(&mut member);
+    let next = member.keyspace.compact(14).unwrap();
+    member.end_entry();
+    member.keyspace.publish();
+    member.flush();
+    reader.tick_pins(0);
+    assert_eq!(reader.remember(slow), None);
+    assert!(matches!(reader.hash_kv(13), Err(ReadError::Compacted)));
+    while member.keyspace.prune(100) {}
+    assert_eq!(member.index()[0].versions().count(), 2, "who was too slow holds nothing back");
+    assert_eq!(reader.remember(next), None);
 }
 
 /// The numbers were taken from a real etcd.

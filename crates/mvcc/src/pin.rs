@@ -1,8 +1,9 @@
 //! Pins: a promise that a revision stays readable while somebody is reading at it.
 //!
-//! A pin is made while the index is locked for reading, and pruning asks for the lowest pin while it has the index
-//! locked for writing. So pruning has either not begun when a pin is made, or it respects it. The other way round:
-//! whoever finds his pin unrevoked while he holds the lock finds everything that the pin protects.
+//! A pin is made while the index is locked for reading, or by the thread that prunes, and pruning asks for the lowest
+//! pin while it has the index locked for writing. So pruning has either not begun when a pin is made, or it respects
+//! it. The other way round: whoever finds his pin unrevoked while he holds the lock finds everything that the pin
+//! protects.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -58,7 +59,8 @@ pub(crate) struct Pins {
 }
 
 impl Pins {
-    /// Pins `revision`. The caller holds the index lock and knows that the revision is readable.
+    /// Pins `revision`. The caller holds the index lock or is the thread that prunes, and knows that the revision is
+    /// readable.
     pub fn pin(self: &Arc<Pins>, revision: i64) -> Pin {
         let held = Arc::new(Held {
             revoked: AtomicBool::new(false),

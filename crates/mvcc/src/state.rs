@@ -14,6 +14,7 @@ use bytes::Bytes;
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 use store::{Location, ReadError as StoreError, View};
 
+use crate::hash::Remembered;
 use crate::index::{Entry, Tree, Version};
 use crate::key_value::{self, Fields};
 use crate::past::Pasts;
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub mark: AtomicI64,
     pub pins: Arc<Pins>,
     pub pasts: Pasts,
+    /// Of compactions of this process; they stay when a snapshot takes the place of the state.
+    pub hashes: Remembered,
 }
 
 impl Shared {
@@ -47,6 +50,7 @@ impl Shared {
             state: ShardedLock::new(state),
             pins: Arc::new(Pins::default()),
             pasts: Pasts::default(),
+            hashes: Remembered::default(),
         }
     }
 

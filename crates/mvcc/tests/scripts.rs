@@ -10,8 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Command, Runner};
 use mvcc::{
-    Batch, Effort, Event, EventKind, Filter, KeyRange, Keyspace, Options, Portion, RangeQuery,
-    RangeResult, ReadError, Reader, Recovery, Txn, WatcherSet, WatcherState, key_value,
+    Batch, DueHash, Effort, Event, EventKind, Filter, HashKv, KeyRange, Keyspace, Options, Portion,
+    RangeQuery, RangeResult, ReadError, Reader, Recovery, Txn, WatcherSet, WatcherState, key_value,
 };
 use vfs::memory::Memory;
 
@@ -34,6 +34,7 @@ const PORTION: Portion = Portion { events_max: 2, bytes_max: 1 << 20 };
 struct Play {
     keyspace: Keyspace,
     reader: Reader,
+    due: Option<DueHash>,
     watchers: WatcherSet<String>,
     last: Option<Arc<Batch>>,
     entry: u64,
@@ -52,7 +53,7 @@ impl Play {
         let keyspace =
             recovery.finish(Options::default(), opened.builder, opened.reader, 0, 0).unwrap();
         let reader = keyspace.reader();
-        Play { reader, keyspace, watchers: WatcherSet::new(1), last: None, entry: 0 }
+        Play { reader, keyspace, due: None, watchers: WatcherSet::new(1), last: None, entry: 0 }
     }
 
     fn publish(&mut self, is_lost: bool, out: &mut String) {
@@ -91,6 +92,11 @@ impl Play {
         self.end_entry();
         Ok(())
     }
+}
+
+fn show_hash(hash: &HashKv, out: &mut String) -> std::fmt::Result {
+    let HashKv { hash, compact_revision, hash_revision, .. } = hash;
+    writeln!(out, "{hash:08x} of revision {hash_revision}, compacted at {compact_revision}")
 }
 
 impl Runner for Play {
@@ -132,10 +138,14 @@ impl Runner for Play {
                 };
                 show(self.reader.range(&query, Effort::Now), &mut out);
             }
+            // compact REVISION [due]: with its hash still to be computed.
             "compact" => {
                 let revision = args.next_pos().ok_or("where?")?.parse()?;
                 match self.keyspace.compact(revision) {
-                    Ok(()) => writeln!(out, "mark {revision}")?,
+                    Ok(due) => {
+                        writeln!(out, "mark {revision}")?;
+                        self.due = args.next_pos().map(|_due| due);
+                    }
                     Err(error) => writeln!(out, "error: {error}")?,
                 }
                 self.end_entry();
@@ -148,10 +158,14 @@ impl Runner for Play {
                 }
                 while self.keyspace.prune(64) {}
             }
-            "hash" => {
-                let hash = self.reader.hash_kv(0)?;
-                writeln!(out, "{:08x} compacted at {}", hash.hash, hash.compact_revision)?;
+            "remember" => {
+                let hash = self.reader.remember(self.due.take().ok_or("nothing is due")?);
+                show_hash(&hash.ok_or("its pin was revoked")?, &mut out)?;
             }
+            "hash" => match self.reader.hash_kv(args.lookup_parse("rev")?.unwrap_or(0)) {
+                Ok(hash) => show_hash(&hash, &mut out)?,
+                Err(error) => writeln!(out, "error: {error}")?,
+            },
             "events" => {
                 for event in &self.last.as_ref().ok_or("no batch yet")?.events {
                     writeln!(out, "{}", line(event))?;

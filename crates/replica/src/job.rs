@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use mvcc::DueHash;
 use raft::{ConfState, Entry, HardState, Index, Message, NodeId, Term};
 use state_machine::{LeaseChange, LeaseInfo};
 use wal::SnapshotRecord;
@@ -80,6 +81,11 @@ pub enum ApplyJob {
     FrameWritten(Index),
     /// Clear away another slice of what lies below the compaction mark.
     Prune,
+    /// No hash is due any more of compactions up to this revision.
+    Hashed {
+        /// Of the newest one.
+        revision: i64,
+    },
     /// Take a received snapshot's memory in place of the present one.
     Exchange(Box<Imported>),
     /// What a slice of reclaim wants of apply.
@@ -160,6 +166,8 @@ pub enum ReadJob {
         /// The most bytes to bring, but at least one entry.
         bytes_max: u64,
     },
+    /// Compute the hash of a compaction: a walk over all keys.
+    Hash(DueHash),
 }
 
 /// What a read worker has done.
@@ -218,6 +226,8 @@ pub struct ApplyReport {
     pub exchanged: Option<Exchanged>,
     /// There is more to clear away below the compaction mark.
     pub prune_due: bool,
+    /// Hashes of the compactions among what was applied, in order.
+    pub hashes: Vec<DueHash>,
     /// Apply has taken over what reclaim wanted, so many times.
     pub reclaimed: usize,
 }
@@ -301,6 +311,11 @@ pub enum ReadReport {
         low: Index,
         /// What was found.
         entries: Vec<Entry>,
+    },
+    /// The hash of a compaction is remembered, or was given up.
+    Hashed {
+        /// The revision compacted at.
+        revision: i64,
     },
 }
 

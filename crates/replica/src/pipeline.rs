@@ -23,11 +23,14 @@
 //!   acknowledgement of every write would wait behind 16 MiB.
 //! - *Behind a membership entry nothing is given to apply before raft has switched*, so that each entry is applied
 //!   under the configuration of its place in the log.
+//! - *The hash of a compaction is computed before what it covers is cleared away*, by one read thread at a time, in the
+//!   order of the compactions: the other is left to those who wait for a read.
 //! - *A received snapshot takes the place of everything not yet written.* It is durable in `incoming/`, then marked in
 //!   the log, then imported, then taken over by apply; entries behind it wait.
 
 use std::collections::{BTreeMap, VecDeque};
 
+use mvcc::{DueHash, HASHES_MAX};
 use raft::{
     ConfChangeSingle, ConfChangeV2, ConfState, Entry, EntryKind, Fetch, HardState, Index, Message,
     NodeId, Persisted, Raft, Ready, Snapshot, SnapshotMetadata, Term,
@@ -98,6 +101,9 @@ struct ApplySide {
     jobs: usize,
     prune_due: bool,
     prune_in_flight: bool,
+    // Hashes of compactions, in their order; at most as many as are remembered.
+    hashes: VecDeque<DueHash>,
+    hash_in_flight: bool,
     membership: Option<(Index, Option<ConfChangeV2>)>,
     applied: (Index, Term),
     // The configurations since the last mark, each from its index on; never empty.
@@ -281,6 +287,8 @@ impl Pipeline {
                 jobs: 0,
                 prune_due: false,
                 prune_in_flight: false,
+                hashes: VecDeque::new(),
+                hash_in_flight: false,
                 membership: None,
                 applied,
                 conf_states: VecDeque::from([(applied.0, conf_state)]),
@@ -450,6 +458,10 @@ impl Pipeline {
         self.store.has_notes = report.has_notes;
         self.apply.prune_due = report.prune_due;
         self.apply.prune_in_flight = false;
+        self.apply.hashes.extend(report.hashes);
+        // The oldest would be forgotten as soon as the others are remembered.
+        let beyond = self.apply.hashes.len().saturating_sub(HASHES_MAX);
+        self.apply.hashes.drain(..beyond);
         let mut applied = Applied { leases: report.leases, restored_leases: None };
         if let Some((index, term)) = report.applied {
             assert!(index > self.apply.applied.0, "applied {index} after {}", self.apply.applied.0);
@@ -581,12 +593,16 @@ impl Pipeline {
         }
     }
 
-    /// Entries came back from disk.
-    pub(crate) fn on_read(&mut self, report: ReadReport, raft: &mut Raft) {
+    /// A read thread reports.
+    pub(crate) fn on_read(&mut self, report: ReadReport, raft: &mut Raft, out: &mut Output) {
         match report {
             ReadReport::Fetched { to, low, entries } => {
                 self.fetches_in_flight -= 1;
                 raft.on_fetched(to, low, entries);
+            }
+            ReadReport::Hashed { revision } => {
+                self.apply.hash_in_flight = false;
+                out.apply.push(ApplyJob::Hashed { revision });
             }
         }
     }
@@ -611,6 +627,7 @@ impl Pipeline {
         self.release_log(raft, out);
         self.pin_snapshots(out);
         self.fetch(out);
+        self.hash(out);
         self.reclaim(out);
         self.look_for_room(out);
         self.scrub(out);
@@ -944,6 +961,15 @@ impl Pipeline {
             self.fetches_in_flight += 1;
             let Fetch { to, low, high, bytes_max } = fetch;
             out.reads.push(ReadJob::Fetch { to, low, high, bytes_max });
+        }
+    }
+
+    fn hash(&mut self, out: &mut Output) {
+        if !self.apply.hash_in_flight
+            && let Some(due) = self.apply.hashes.pop_front()
+        {
+            self.apply.hash_in_flight = true;
+            out.reads.push(ReadJob::Hash(due));
         }
     }
 

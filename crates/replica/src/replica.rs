@@ -313,9 +313,9 @@ impl Replica {
                 });
             }
             Completion::Read(reports) => {
-                reports
-                    .into_iter()
-                    .for_each(|report| self.pipeline.on_read(report, &mut self.raft));
+                reports.into_iter().for_each(|report| {
+                    self.pipeline.on_read(report, &mut self.raft, &mut self.out)
+                });
             }
             Completion::Failed(failure) => self.fail(failure),
         }

@@ -36,6 +36,9 @@ use crate::waiters::{Shard, shard_of};
 const PUBLISH_ENTRIES: usize = 256;
 /// Keys looked at in one slice of clearing away what lies below the compaction mark.
 const PRUNE_KEYS: usize = 1_024;
+/// Replies to physical compactions that wait for a hash. One more does not wait: it says that the mark has moved, and
+/// the hash follows.
+const PHYSICAL_MAX: usize = 1_024;
 /// Bytes copied in one slice of reclaim.
 const RECLAIM_BYTES: usize = 1 << 20;
 
@@ -254,6 +257,11 @@ pub struct ApplyWorker {
     failed: bool,
     // Something may lie below the compaction mark.
     prune_due: bool,
+    // The newest compaction whose hash was due, and the newest up to which none is any more.
+    hash_due: i64,
+    hashed: i64,
+    // Replies to physical compactions, each behind the compaction whose hash it waits for, ascending.
+    physical: VecDeque<(i64, Answered)>,
     tracing: bool,
     unpublished: Vec<Unpublished>,
 }
@@ -263,6 +271,15 @@ struct Unpublished {
     id: RequestId,
     place: (Index, Term),
     result: Result<state_machine::Reply, state_machine::Error>,
+    /// A physical compaction's: the hash that it waits for.
+    hash: Option<i64>,
+}
+
+/// A reply to one of this member's own clients.
+struct Answered {
+    shard: Shard,
+    index: Index,
+    applied: Applied,
 }
 
 /// What one run gathers for the shards.
@@ -273,6 +290,16 @@ struct Gathered {
     published: bool,
     exchanged: bool,
     trace: Vec<Trace>,
+}
+
+impl Gathered {
+    fn answer(&mut self, answered: Answered, tracing: bool) {
+        let Answered { shard, index, applied } = answered;
+        if tracing {
+            self.trace.push(Trace::Answered { id: applied.id, index });
+        }
+        self.replies.entry(shard).or_default().push(applied);
+    }
 }
 
 impl ApplyWorker {
@@ -288,6 +315,9 @@ impl ApplyWorker {
             member,
             failed: false,
             prune_due: true,
+            hash_due: -1,
+            hashed: -1,
+            physical: VecDeque::new(),
             tracing,
             unpublished: Vec::new(),
         }
@@ -354,6 +384,12 @@ impl ApplyWorker {
                 self.prune_due = true;
             }
             ApplyJob::Prune => self.prune_due = true,
+            ApplyJob::Hashed { revision } => {
+                // What it was computed from may go.
+                self.prune_due = true;
+                self.hashed = self.hashed.max(revision);
+                self.answer_physical(gathered);
+            }
             ApplyJob::Exchange(imported) => {
                 let Imported { index, term, keyspace, rows } = *imported;
                 let batch =
@@ -369,6 +405,9 @@ impl ApplyWorker {
                 gathered.exchanged = true;
                 gathered.published = true;
                 self.prune_due = true;
+                // The snapshot took the pins away: what was due will not be known.
+                self.hashed = self.hash_due;
+                self.answer_physical(gathered);
                 if self.tracing {
                     gathered.trace.push(Trace::SnapshotInstalled { index });
                 }
@@ -420,13 +459,18 @@ impl ApplyWorker {
             })?;
         report.applied = Some((entry.index, entry.term));
         report.leases.extend(outcome.leases);
+        if let Some(due) = outcome.hash {
+            self.hash_due = due.revision();
+            report.hashes.push(due);
+        }
         if entry.kind != EntryKind::Normal {
             let accepted = outcome.membership == Some(state_machine::Verdict::Accepted);
             report.verdict = Some(if accepted { Verdict::Accepted } else { Verdict::Refused });
         }
         if let Some((id, result)) = outcome.reply {
             let place = (entry.index, entry.term);
-            self.unpublished.push(Unpublished { id, place, result });
+            let hash = outcome.is_physical.then_some(self.hash_due);
+            self.unpublished.push(Unpublished { id, place, result, hash });
         }
         Ok(())
     }
@@ -444,18 +488,26 @@ impl ApplyWorker {
             gathered.trace.push(Trace::Applied { index: Index(index) });
         }
         let revision = self.machine.keyspace().revision();
-        for Unpublished { id, place: (index, term), result } in self.unpublished.drain(..) {
+        for Unpublished { id, place: (index, term), result, hash } in self.unpublished.drain(..) {
             if let Some(shard) = shard_of(id, self.member) {
-                if self.tracing {
-                    gathered.trace.push(Trace::Answered { id, index });
+                let applied = Applied { id, term, revision, result };
+                let answered = Answered { shard, index, applied };
+                match hash {
+                    Some(due) if due > self.hashed && self.physical.len() < PHYSICAL_MAX => {
+                        self.physical.push_back((due, answered));
+                    }
+                    _ => gathered.answer(answered, self.tracing),
                 }
-                gathered.replies.entry(shard).or_default().push(Applied {
-                    id,
-                    term,
-                    revision,
-                    result,
-                });
             }
+        }
+    }
+
+    /// Lets go the replies that wait for no hash any more.
+    fn answer_physical(&mut self, gathered: &mut Gathered) {
+        let hashed = self.hashed;
+        while let Some((_, answered)) = self.physical.pop_front_if(|(due, _)| *due <= hashed) {
+            gathered.published = true;
+            gathered.answer(answered, self.tracing);
         }
     }
 
@@ -798,6 +850,12 @@ impl ReadWorker {
                         }
                     };
                     reports.push(ReadReport::Fetched { to, low, entries });
+                }
+                ReadJob::Hash(due) => {
+                    let revision = due.revision();
+                    // Without a pin it will not be known; nobody relies on it.
+                    self.view.state.reader().remember(due);
+                    reports.push(ReadReport::Hashed { revision });
                 }
             }
         }

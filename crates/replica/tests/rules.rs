@@ -39,6 +39,9 @@
 //! The end
 //! 20. a failed sync ends the member, and nothing leaves                             `a_failed_sync_is_final`
 //! 21. leadership is handed over, and what is applied is durable                     `the_end_hands_leadership_over`
+//! Compaction
+//! 25. its hash is computed before anything is cleared away, also if nobody waits    `a_compaction_is_hashed_before_it_is_pruned`
+//! 26. a physical one is answered when its hash is known, a late one with it         `a_physical_compaction_waits_for_its_hash`
 //! ```
 
 #![allow(clippy::unwrap_used)]
@@ -1645,6 +1648,74 @@ fn cuts(disk: &Memory) -> Vec<Memory> {
 fn entries_in_log(disk: &Memory) -> usize {
     let Ok(lines) = wal::dump::dump(disk, "/data/member/wal".as_ref()) else { return 0 };
     lines.filter(|line| matches!(line.record, Ok(wal::dump::Record::Entry(_)))).count()
+}
+
+fn compact(house: &mut House, revision: i64, physical: bool) -> state_machine::RequestId {
+    let request = proto::etcdserverpb::CompactionRequest { revision, physical };
+    house.node(1).propose(state_machine::Request::Compact(request))
+}
+
+/// What HashKV says of a revision: the mark that it was computed under.
+fn hashed_under(house: &mut House, revision: i64) -> Result<i64, Error> {
+    match house.node(1).view().state.hash_kv(revision)? {
+        Reply::HashKv { compact_revision, .. } => Ok(compact_revision),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Four compactions while the read threads are busy. Each answers at once, and old revisions are still on record, for
+/// none may go before its hash is known; then the hashes come in their order, and what they held back goes.
+#[test]
+fn a_compaction_is_hashed_before_it_is_pruned() {
+    let mut house = lone();
+    house.node(1).hold(Worker::Read);
+    for revision in 2..=6 {
+        house.node(1).put("a", "1");
+        if revision > 2 {
+            let id = compact(&mut house, revision - 1, false);
+            house.settle();
+            assert!(house.node(1).is_acknowledged(id));
+        }
+    }
+    let first = store::Revision { main: 2, sub: 0 };
+    assert_eq!(hashed_under(&mut house, 5), Ok(5), "not known yet, so computed as it is now");
+    // The frame with the compactions is written, which would be enough without what is due.
+    house.ticks(15);
+    assert!(house.node(1).view().state.reader().is_live(b"a", first));
+    house.node(1).release(Worker::Read);
+    house.settle();
+    assert!(!house.node(1).view().state.reader().is_live(b"a", first));
+    let under: Vec<_> = (2..=5).map(|revision| hashed_under(&mut house, revision)).collect();
+    assert_eq!(under, [Ok(-1), Ok(2), Ok(3), Ok(4)]);
+}
+
+/// Who asks for a physical compaction hears of it when its hash can be asked for; so does who asks for one that is not
+/// above the mark, as with etcd. What can never be is refused at once. Puts pass them by.
+#[test]
+fn a_physical_compaction_waits_for_its_hash() {
+    let mut house = lone();
+    for _ in 0..4 {
+        house.node(1).put("a", "1");
+    }
+    house.settle();
+    house.node(1).hold(Worker::Read);
+    let plain = compact(&mut house, 2, false);
+    let physical = compact(&mut house, 4, true);
+    let late = compact(&mut house, 3, true);
+    let future = compact(&mut house, 9, true);
+    let put = house.node(1).put("a", "2");
+    house.settle();
+    assert!(house.node(1).is_acknowledged(plain) && house.node(1).is_acknowledged(put));
+    assert_eq!(house.node(1).reply(future), Some(&Err(Error::FutureRevision)));
+    assert!(house.node(1).reply(physical).is_none() && house.node(1).reply(late).is_none());
+    house.node(1).release(Worker::Read);
+    house.settle();
+    assert!(house.node(1).is_acknowledged(physical));
+    assert_eq!(house.node(1).reply(late), Some(&Err(Error::Compacted)));
+    assert_eq!(hashed_under(&mut house, 4), Ok(2));
+    let again = compact(&mut house, 4, true);
+    house.settle();
+    assert_eq!(house.node(1).reply(again), Some(&Err(Error::Compacted)), "nothing to wait for");
 }
 
 /// The stages of one put, as the parts of the leader tell them: written and synced before it counts for itself,

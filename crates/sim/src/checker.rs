@@ -155,7 +155,7 @@ pub struct Truth {
     votes: BTreeMap<(u64, NodeId), NodeId>,
     /// (index, term) → the entry's hash and the term of the entry before it.
     logs: BTreeMap<(u64, u64), (u64, Option<u64>)>,
-    hashes: BTreeMap<(i64, i64), (u32, NodeId)>,
+    hashes: BTreeMap<(i64, (i64, bool)), (u32, NodeId)>,
     kept: BTreeMap<i64, Kept>,
     /// Every lease's time to live in seconds, also of those that are gone.
     ttls: BTreeMap<i64, i64>,
@@ -493,15 +493,17 @@ impl Truth {
         Ok(())
     }
 
-    /// A member's hash of the keyspace: the same revision under the same mark hashes the same everywhere, for ever.
+    /// A member's hash of the keyspace: the same revision under the same mark hashes the same everywhere, for ever. A
+    /// compaction's is another than one computed before it, for it keeps tombstones at its revision.
     pub fn on_hash(
         &mut self,
         member: NodeId,
         revision: i64,
-        mark: i64,
+        (mark, remembered): (i64, bool),
         hash: u32,
     ) -> Result<(), Broken> {
-        let (known, first) = *self.hashes.entry((revision, mark)).or_insert((hash, member));
+        let key = (revision, (mark, remembered));
+        let (known, first) = *self.hashes.entry(key).or_insert((hash, member));
         if known != hash {
             return Err(format!(
                 "HashKV at revision {revision}, compacted at {mark}: {known:x} on member {first}, {hash:x} on member {member}"

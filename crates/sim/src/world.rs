@@ -516,17 +516,22 @@ impl World {
         }
     }
 
+    /// One that it computes now, and the one that it remembers of the last compaction, if it does.
     fn compare_hash(&mut self, m: usize) {
         let Some(view) = self.members[m].view() else { return };
-        let revision = view.state.revision() / 8 * 8;
-        if revision > view.state.compact_revision().max(1)
-            && let Ok(state_machine::Reply::HashKv { hash, compact_revision, .. }) =
-                view.state.hash_kv(revision)
-        {
-            let id = m as u64 + 1;
-            let kept = self.truth.on_hash(id, revision, compact_revision, hash);
-            self.remember(Some(m), "HashKV", revision as u64, u64::from(hash));
-            self.expect(kept);
+        let view = view.state.clone();
+        let mark = view.compact_revision().max(1);
+        for revision in [view.revision() / 8 * 8, mark] {
+            if revision >= mark
+                && let Ok(state_machine::Reply::HashKv { hash, compact_revision, .. }) =
+                    view.hash_kv(revision)
+            {
+                let remembered = revision == mark && compact_revision < mark;
+                let id = m as u64 + 1;
+                let kept = self.truth.on_hash(id, revision, (compact_revision, remembered), hash);
+                self.remember(Some(m), "HashKV", revision as u64, u64::from(hash));
+                self.expect(kept);
+            }
         }
     }
 
@@ -634,7 +639,7 @@ impl World {
         let mut first = None;
         for m in 0..self.members.len() {
             let view = self.members[m].view().expect("everybody is up at the end").clone();
-            let hash = format!("{:?}", view.state.hash_kv(0));
+            let hash = format!("{:?}", view.state.hash_now());
             let tables = format!("{:?} {:?}", view.state.leases(), view.state.cluster());
             let here = (hash, tables);
             match &first {

@@ -39,7 +39,7 @@ mod write;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mvcc::{Batch, CompactError, Keyspace};
+use mvcc::{Batch, CompactError, DueHash, Keyspace};
 use proto::etcdserverpb::{CompactionRequest, LeaseGrantRequest, TxnRequest};
 use proto::membershippb::{ClusterMemberAttrSetRequest, DowngradeInfoSetRequest};
 
@@ -93,7 +93,7 @@ pub enum Payload<'a> {
 }
 
 /// What applying an entry led to.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub struct Outcome {
     /// What to tell whoever waits; only if a reply was wanted and the entry has an id.
     pub reply: Option<(RequestId, Result<Reply, Error>)>,
@@ -101,6 +101,11 @@ pub struct Outcome {
     pub leases: Vec<LeaseChange>,
     /// For raft: present exactly if the payload was a membership change.
     pub membership: Option<Verdict>,
+    /// Of a compaction: its hash, to be computed once this is published.
+    pub hash: Option<DueHash>,
+    /// The reply is a physical compaction's, whether it moved the mark or came too late: it waits until no hash is
+    /// due of any compaction so far.
+    pub is_physical: bool,
 }
 
 /// Whether a membership change is switched to.
@@ -263,7 +268,7 @@ impl StateMachine {
             Payload::Normal(data) if data.is_empty() => {}
             Payload::Normal(data) => {
                 let command = Command::decode(data);
-                let result = match self.execute(&command.request, want_reply, &mut outcome.leases) {
+                let result = match self.execute(&command.request, want_reply, &mut outcome) {
                     Ok(reply) => Ok(reply),
                     Err(Fault::Refused(error)) => Err(error),
                     Err(Fault::Storage(failure)) => return Err(failure),
@@ -308,7 +313,7 @@ impl StateMachine {
         &mut self,
         request: &Request,
         want_reply: bool,
-        changes: &mut Vec<LeaseChange>,
+        outcome: &mut Outcome,
     ) -> Result<Reply, Fault> {
         alarm::gate(&self.cluster, request)?;
         match request {
@@ -334,8 +339,8 @@ impl StateMachine {
                 Ok(Reply::DeleteRange(reply))
             }
             Request::Txn(request) => self.txn(request, want_reply),
-            Request::Compact(request) => self.compact(request),
-            Request::LeaseGrant(request) => self.grant(request, changes),
+            Request::Compact(request) => self.compact(request, outcome),
+            Request::LeaseGrant(request) => self.grant(request, &mut outcome.leases),
             Request::LeaseRevoke(request) => {
                 let keys = self.shared.leases().keys(request.id).ok_or(Error::LeaseNotFound)?;
                 let mut writer = Writer::begin(&mut self.keyspace);
@@ -345,7 +350,7 @@ impl StateMachine {
                 self.shared.leases_mut().remove(request.id);
                 let key = tables::lease_key(request.id);
                 self.keyspace.builder().delete_row(tables::LEASES, key.into());
-                changes.push(LeaseChange::Revoked { id: request.id });
+                outcome.leases.push(LeaseChange::Revoked { id: request.id });
                 Ok(Reply::LeaseRevoke { revision })
             }
             // A checkpoint of a lease that is gone by now is nothing special.
@@ -355,7 +360,7 @@ impl StateMachine {
                     let row = self.shared.leases_mut().checkpoint(id, remaining);
                     if let Some(row) = row {
                         self.write_row(row);
-                        changes.push(LeaseChange::Checkpointed { id, remaining });
+                        outcome.leases.push(LeaseChange::Checkpointed { id, remaining });
                     }
                 }
                 Ok(Reply::LeaseCheckpoint { revision: self.keyspace.revision() })
@@ -404,11 +409,17 @@ impl StateMachine {
 
     /// A revision at or below the mark has been compacted already. On a keyspace that never was, the mark
     /// is -1, so that 0 passes, once.
-    fn compact(&mut self, request: &CompactionRequest) -> Result<Reply, Fault> {
-        self.keyspace.compact(request.revision).map_err(|error| match error {
+    fn compact(
+        &mut self,
+        request: &CompactionRequest,
+        outcome: &mut Outcome,
+    ) -> Result<Reply, Fault> {
+        let due = self.keyspace.compact(request.revision);
+        outcome.is_physical = request.physical && due.as_ref().err() != Some(&CompactError::Future);
+        outcome.hash = Some(due.map_err(|error| match error {
             CompactError::Compacted => Error::Compacted,
             CompactError::Future => Error::FutureRevision,
-        })?;
+        })?);
         if request.revision == 0 {
             self.write_row(Row::CompactedAtZero);
         }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
-use mvcc::{Effort, RangeQuery, RangeResult, ReadError, Reader};
+use mvcc::{Effort, HashKv, RangeQuery, RangeResult, ReadError, Reader};
 use proto::etcdserverpb::{RangeRequest, TxnRequest};
 
 use crate::cluster::Cluster;
@@ -117,22 +117,21 @@ impl View {
         }
     }
 
-    /// etcd's hash of the keyspace at a revision, 0 meaning the current one. Reads everything: only on a
-    /// read thread.
+    /// etcd's hash of the keyspace at a revision, 0 meaning the current one; that of a compaction at exactly this
+    /// revision, if it is remembered. Reads everything: only on a read thread.
     ///
     /// # Errors
     /// Compacted, future; storage failures.
     pub fn hash_kv(&self, revision: i64) -> Result<Reply, Error> {
-        let hash = self.reader.hash_kv(revision).map_err(|error| match fault(error) {
-            Fault::Refused(error) => error,
-            _ => Error::Storage,
-        })?;
-        Ok(Reply::HashKv {
-            hash: hash.hash,
-            compact_revision: hash.compact_revision,
-            hash_revision: hash.hash_revision,
-            revision: hash.current_revision,
-        })
+        hash_reply(self.reader.hash_kv(revision))
+    }
+
+    /// The same at the current revision, whatever is remembered.
+    ///
+    /// # Errors
+    /// Storage failures.
+    pub fn hash_now(&self) -> Result<Reply, Error> {
+        hash_reply(self.reader.hash_now(0))
     }
 
     /// One lease.
@@ -214,6 +213,15 @@ impl Keys for At<'_> {
 }
 
 /// What a reader makes of a failed read.
+fn hash_reply(hash: Result<HashKv, ReadError>) -> Result<Reply, Error> {
+    let HashKv { hash, compact_revision, hash_revision, current_revision: revision } = hash
+        .map_err(|error| match fault(error) {
+            Fault::Refused(error) => error,
+            _ => Error::Storage,
+        })?;
+    Ok(Reply::HashKv { hash, compact_revision, hash_revision, revision })
+}
+
 fn fault(error: ReadError) -> Fault {
     match error {
         ReadError::Compacted => Error::Compacted.into(),

@@ -68,9 +68,9 @@ pub fn response_header(header: &Header) -> ResponseHeader {
 pub fn hash(shard: &Rc<Shard>, respond: Responder) {
     let header = shard.header();
     shard.read_whole(respond, move |view, out| {
-        let reply = view.state.hash_kv(0)?;
+        let reply = view.state.hash_now()?;
         let Reply::HashKv { hash, revision, .. } = reply else {
-            unreachable!("hash_kv answers with a hash")
+            unreachable!("hash_now answers with a hash")
         };
         let header = response_header(&Header { revision, ..header });
         HashResponse { header: Some(header), hash }.encode_raw(out);

@@ -145,7 +145,7 @@ impl Member {
             applied: self.machine().applied(),
             revision: view.revision(),
             compact_revision: view.compact_revision(),
-            hash: view.hash_kv(0).unwrap(),
+            hash: view.hash_now().unwrap(),
             keyspace,
             leases: leases.into_iter().zip(keys).collect(),
             cluster: (*view.cluster()).clone(),
