@@ -689,7 +689,6 @@ async fn idle_watchers_cost_a_put_nothing() {
 #[ignore = "a measurement: run it alone"]
 async fn watchers_of_a_full_stream_cost_a_put_nothing() {
     const WATCHERS: i64 = 50_000;
-    // One shard, so that its watchers and the puts meet.
     let lone = Lone::start(&[]);
     let mut kv = KvClient::new(channel(&lone).await);
     cost_of_puts(&mut kv, 2_000).await;
@@ -713,10 +712,12 @@ async fn watchers_of_a_full_stream_cost_a_put_nothing() {
     for _ in 0..20 {
         kv.put(large("hot", 100_000)).await.unwrap();
     }
-    let beside = cost_of_puts(&mut kv, 500).await;
+    // What the streams took is told, and the rest set aside.
+    cost_of_puts(&mut kv, 2_000).await;
+    let beside = cost_of_puts(&mut kv, 5_000).await;
     println!(
         "processor time of a put: {alone:.1} µs alone, {beside:.1} µs beside {} watchers of full streams",
         node.metrics.watchers.value()
     );
-    assert!(beside < alone * 2.0, "{beside} µs, {alone} µs alone");
+    assert!(beside < alone * 1.25, "{beside} µs, {alone} µs alone");
 }
