@@ -57,8 +57,10 @@ impl Watching {
         self.say(RequestUnion::CancelRequest(WatchCancelRequest { watch_id })).await;
         self.next().await
     }
+    /// The next response. What is lost must fail a test, and not keep it waiting.
     async fn next(&mut self) -> WatchResponse {
-        self.answers.message().await.unwrap().unwrap()
+        let answer = tokio::time::timeout(Duration::from_secs(60), self.answers.message()).await;
+        answer.expect("nothing comes any more").unwrap().unwrap()
     }
     /// Responses until they hold this many events.
     async fn until(&mut self, events: usize) -> Vec<WatchResponse> {
@@ -653,13 +655,18 @@ fn processor_us() -> u64 {
     [11, 12].iter().map(|field| fields[*field].parse::<u64>().unwrap() * 10_000).sum()
 }
 
-/// Puts, and how much processor time each took, member and client together.
+/// Puts, and how much processor time each took, member and client together: the least of five rounds, for others use
+/// the machine too.
 async fn cost_of_puts(kv: &mut KvClient<Channel>, puts: u64) -> f64 {
-    let began = processor_us();
-    for number in 0..puts {
-        kv.put(put(&format!("put/{}", number % 100), "value")).await.unwrap();
+    let mut least = f64::INFINITY;
+    for _ in 0..5 {
+        let began = processor_us();
+        for number in 0..puts / 5 {
+            kv.put(put(&format!("put/{}", number % 100), "value")).await.unwrap();
+        }
+        least = least.min((processor_us() - began) as f64 * 5.0 / puts as f64);
     }
-    (processor_us() - began) as f64 / puts as f64
+    least
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -692,7 +699,7 @@ async fn watchers_of_a_full_stream_cost_a_put_nothing() {
     let lone = Lone::start(&[]);
     let mut kv = KvClient::new(channel(&lone).await);
     cost_of_puts(&mut kv, 2_000).await;
-    let alone = cost_of_puts(&mut kv, 5_000).await;
+    let alone = cost_of_puts(&mut kv, 20_000).await;
     let node = lone.member.as_ref().unwrap().node.clone();
     let shards = node.shards.len();
     // As many streams as shards, dealt out in turn: each shard has one that is full.
@@ -714,7 +721,7 @@ async fn watchers_of_a_full_stream_cost_a_put_nothing() {
     }
     // What the streams took is told, and the rest set aside.
     cost_of_puts(&mut kv, 2_000).await;
-    let beside = cost_of_puts(&mut kv, 5_000).await;
+    let beside = cost_of_puts(&mut kv, 20_000).await;
     println!(
         "processor time of a put: {alone:.1} µs alone, {beside:.1} µs beside {} watchers of full streams",
         node.metrics.watchers.value()
