@@ -3,7 +3,8 @@
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
-    reason = "a test may stop where it stands, and looks at the real clock"
+    clippy::disallowed_types,
+    reason = "a test may stop where it stands, looks at the real clock and takes ports"
 )]
 
 mod common;

@@ -13,10 +13,10 @@
 //! that it wants batches: raised before the revision is read from which the first watcher starts.
 //!
 //! **A slow stream costs its queue and no more**, and nobody waits for it. While it is full, a watcher for which
-//! there are events lags, and is put aside with its stream ([`StreamState::aside`]); it is looked at again when there
+//! there are events lags, and is put aside with its stream (`StreamState::aside`); it is looked at again when there
 //! is room. So a batch costs what its events cost, however many watchers lag or stand on full streams.
 //!
-//! **Answers are bounded**: what a watcher is told at once ends with the revision that reaches [`ANSWER_BYTES`].
+//! **Answers are bounded**: what a watcher is told at once ends with the revision that reaches `ANSWER_BYTES`.
 //! A single revision is never split, unless the watcher asked for fragments, for a client takes it for whole.
 //!
 //! **What is not in memory** is brought by a read thread: history that lies far back, and former values (`prev_kv`)
