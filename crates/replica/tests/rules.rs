@@ -1622,6 +1622,62 @@ fn a_snapshot_brings_what_lives_and_no_more() {
     assert_eq!(house.node(away).hash(), house.node(leader).hash());
 }
 
+/// A member proposes, is cut off, and hears of its entry only as a part of a snapshot. Its waiter hears nothing and ends at
+/// its deadline: what the entry answered, nobody here knows. A reader's pin does not outlive the memory it was made in.
+#[test]
+fn a_snapshot_answers_nobody_and_revokes_pins() {
+    let mut house = House::with(&[1, 2, 3], |mut config| {
+        config.snapshot_count = 20;
+        config.snapshot_catchup_entries = 5;
+        config.segment_bytes = SegmentBytes { wal: 4 << 10, store: 16 << 10 };
+        config
+    });
+    let leader = house.elect();
+    house.ticks(2);
+    let away = house.followers(leader)[0];
+    let pin = house.node(away).view().state.reader().pin(0).unwrap();
+    // What it forwards arrives; what follows from it does not come back.
+    let back: Vec<_> = house.nodes.keys().map(|id| (*id, away)).collect();
+    house.cut.extend(back);
+    let waiting = house.node(away).put("mine", "1");
+    house.settle();
+    house.isolate(away);
+    assert_eq!(house.node(leader).get("mine").as_deref(), Some("1"));
+    for n in 0..60 {
+        house.node(leader).put(&format!("k{}", n % 20), &"v".repeat(400));
+        house.settle();
+        house.node(leader).tick(1);
+    }
+    house.settle();
+    assert!(!pin.is_revoked());
+    house.heal();
+    house.ticks(15);
+    let node = house.node(away);
+    let is_install = |notice: &Notice| matches!(notice, Notice::SnapshotInstalled { .. });
+    assert!(node.notices.iter().any(is_install), "no snapshot was needed");
+    assert_eq!(node.get("mine").as_deref(), Some("1"));
+    assert!(pin.is_revoked());
+    assert!(node.reply(waiting).is_none() && node.refusal(waiting).is_none());
+    let expired = node.waiters.expired(u64::MAX);
+    assert!(expired.iter().any(|(id, _)| *id == waiting));
+}
+
+/// A reader that takes nothing any more does not hold up what a compaction would clear away.
+#[test]
+fn a_pin_that_nobody_uses_is_revoked() {
+    let mut house = House::with(&[1], |config| Config { tick_ms: 10_000, ..config });
+    house.elect();
+    let (idle, used) = {
+        let reader = house.node(1).view().state.reader().clone();
+        (reader.pin(0).unwrap(), reader.pin(0).unwrap())
+    };
+    for _ in 0..10 {
+        used.touch();
+        house.tick();
+    }
+    assert!(idle.is_revoked() && !used.is_revoked());
+}
+
 /// What a power cut may make of a disk: nothing that was not synced is kept, or all of it, or all but the end of one
 /// sector, at each of its words.
 fn cuts(disk: &Memory) -> Vec<Memory> {
