@@ -1678,6 +1678,26 @@ fn a_pin_that_nobody_uses_is_revoked() {
     assert!(idle.is_revoked() && !used.is_revoked());
 }
 
+/// The index is what reclaim asks. It must not call dead what only a compaction killed that a crash could take back: reclaim
+/// waits for no frame.
+#[test]
+fn a_compaction_kills_nothing_before_it_is_written() {
+    let mut house = lone();
+    house.node(1).put("k", "1");
+    house.settle();
+    let old = store::Revision { main: house.node(1).view().state.revision(), sub: 0 };
+    house.node(1).put("k", "2");
+    house.ticks(12);
+    let is_live = |node: &Node| node.view().state.reader().is_live(b"k", old);
+    house.node(1).hold(Worker::Flush);
+    compact_now(&mut house);
+    house.ticks(25);
+    assert!(is_live(house.node(1)));
+    house.node(1).release(Worker::Flush);
+    house.ticks(25);
+    assert!(!is_live(house.node(1)));
+}
+
 /// What a power cut may make of a disk: nothing that was not synced is kept, or all of it, or all but the end of one
 /// sector, at each of its words.
 fn cuts(disk: &Memory) -> Vec<Memory> {
