@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mvcc::{Effort, KeyRange, Keyspace, Options, RangeQuery, Recovery};
+use mvcc::{Effort, KeyRange, Keyspace, Options, Portion, RangeQuery, Reader, Recovery};
 use vfs::memory::Memory;
 
 const PUTS: u64 = 300_000;
@@ -67,6 +67,13 @@ fn run(keys: u64) {
     measure("hash, whole keyspace (per key)", keys, || {
         black_box(reader.hash_kv(0).expect("current"));
     });
+    // The first walks through the index, the second meets what the first has noted.
+    for watcher in ["first", "second"] {
+        let events = keyspace.revision() - 1;
+        measure(&format!("history, {watcher} watcher (per event)"), events as u64, || {
+            assert_eq!(history(&reader, keyspace.revision()), events);
+        });
+    }
     keyspace.compact(keyspace.revision()).expect("above the mark");
     keyspace.publish();
     keyspace.end_entry(entry + 1, 1);
@@ -74,6 +81,17 @@ fn run(keys: u64) {
     // Only what a written compaction killed is pruned.
     keyspace.frame_written(entry + 1);
     measure("prune, whole keyspace (per key)", keys, || while keyspace.prune(256) {});
+}
+
+/// Tells everything up to `last`, as to a watcher from the first revision on; how many events.
+fn history(reader: &Reader, last: i64) -> i64 {
+    let portion = Portion { events_max: 1024, bytes_max: 1 << 20 };
+    let (mut next, mut events) = (2, 0);
+    while next <= last {
+        let told = reader.history(&KeyRange::all(), next, portion, Effort::Disk).expect("kept");
+        (next, events) = (told.next, events + told.events.len() as i64);
+    }
+    events
 }
 
 /// One entry with one put; a publish per 64 entries and a frame per 4096, as a busy member does.

@@ -367,38 +367,4 @@ mod tests {
         let mains: Vec<i64> = history.events.iter().map(|event| event.revision.main).collect();
         assert_eq!(mains, (3_000..3_010).collect::<Vec<i64>>());
     }
-
-    #[test]
-    #[ignore = "a measurement: it takes a gigabyte and a while"]
-    #[allow(clippy::disallowed_methods, reason = "it measures time")]
-    fn a_long_past_of_many_keys() {
-        const KEYS: usize = 1_000_000;
-        let mut keyspace = keyspace();
-        put(&mut keyspace, (0..2 * KEYS).map(|number| scattered(number, KEYS)), 64);
-        let reader = keyspace.reader();
-        let portion = Portion { events_max: 1024, bytes_max: 1 << 20 };
-        let pin = reader.pin(1).unwrap();
-        let began = std::time::Instant::now();
-        let (past, walked) =
-            reader.gather(&KeyRange::all(), 2, reader.revision(), 512 * NOTE_BYTES, &pin).unwrap();
-        println!(
-            "a walk for {} changes alone: {walked} entries, {:?}",
-            past.changes.len(),
-            began.elapsed()
-        );
-        for watcher in 1..=2 {
-            let before = reader.shared.pasts.walked.load(Relaxed);
-            let began = std::time::Instant::now();
-            let (events, portions) = told(&reader, &KeyRange::all(), portion);
-            println!(
-                "watcher {watcher}: {} events in {portions} portions, {} entries walked, {:?}",
-                events.len(),
-                reader.shared.pasts.walked.load(Relaxed) - before,
-                began.elapsed()
-            );
-        }
-        for kept in &*reader.shared.pasts.lock() {
-            println!("kept: {} changes, {} bytes", kept.past.changes.len(), kept.past.bytes);
-        }
-    }
 }
