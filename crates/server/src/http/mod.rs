@@ -178,19 +178,24 @@ fn clean(path: &str) -> Option<String> {
     (clean != path && path.starts_with('/')).then_some(clean)
 }
 
-/// Sends a client to the path that it meant, as Go's server does.
+/// Sends a client to the path that it meant, as Go's server does: that of the newest etcd with 307, that of etcd 3.4,
+/// which was the last to have the v2 API, with 301.
 fn redirect(method: &Method, path: &str, query: Option<&str>) -> Response<Body> {
     let place = query.map_or_else(|| path.to_string(), |query| format!("{path}?{query}"));
+    let (status, reason) = match v2::is_path(path) {
+        true => (StatusCode::MOVED_PERMANENTLY, "Moved Permanently"),
+        false => (StatusCode::TEMPORARY_REDIRECT, "Temporary Redirect"),
+    };
     let body = match *method == Method::GET {
         true => {
             let mut text = place.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
             text = text.replace('"', "&#34;").replace('\'', "&#39;");
-            format!("<a href=\"{text}\">Temporary Redirect</a>.\n\n")
+            format!("<a href=\"{text}\">{reason}</a>.\n\n")
         }
         false => String::new(),
     };
     let mut response = Response::new(Body::from(body));
-    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    *response.status_mut() = status;
     if let Ok(place) = HeaderValue::from_str(&place) {
         response.headers_mut().insert(LOCATION, place);
     }
