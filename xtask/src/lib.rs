@@ -1,6 +1,6 @@
 //! The project's own chores: writing the protobuf types anew, and checking that they are up to date.
 //!
-//! Beside the types stand the tables of [`descriptors`]. The generated code is committed, so that a build needs no protoc; [`check`] compares what is
+//! Beside the types stand the tables of `descriptors`. The generated code is committed, so that a build needs no protoc; [`check`] compares what is
 //! committed with what protoc and prost would write today, and fails where they differ.
 
 // A chore, not a part of the house: it works on the project's own files.
