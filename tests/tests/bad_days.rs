@@ -261,6 +261,30 @@ async fn a_member_that_was_killed_has_all_that_it_acknowledged() {
     }
 }
 
+/// A first start makes files one after the other. Wherever it is killed, the next start begins or goes on, and the
+/// member that comes of it keeps what it acknowledges.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_killed_while_it_is_founded_starts_again() {
+    let mut found_files = 0;
+    for moment in 0..10 {
+        let mut cluster = Cluster::new(&[quorate()], &[]);
+        let member = &mut cluster.members[0];
+        member.start();
+        // Not a wait for something: the moments are spread over a start.
+        std::thread::sleep(Duration::from_millis(moment * 35));
+        member.kill();
+        found_files += usize::from(member.data_dir.join("member").exists());
+        member.start();
+        member.wait_ready().await;
+        put(member, "key", "value").await.unwrap();
+        member.kill();
+        member.start();
+        member.wait_ready().await;
+        assert_eq!(get(member, "key").await.as_deref(), Some("value"), "moment {moment}");
+    }
+    assert!(found_files > 0, "every one was killed before it had begun");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_signal_ends_a_member_at_once() {
     use std::io::Write as _;
