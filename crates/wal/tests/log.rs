@@ -141,24 +141,6 @@ fn a_log_is_read_back() {
     assert!(matches!(error, OpenError::Rotten { .. }), "{error}");
 }
 
-/// An entry at an index that the log has replaces it and all behind, in memory, on disk and for readers.
-#[test]
-fn a_later_entry_replaces_earlier_ones() {
-    let disk = Memory::new(1);
-    let mut wal = create(&disk, 1 << 20);
-    wal.append(&entries(1..=10, 1), Some(&state(1, 3))).unwrap();
-    wal.append(&entries(5..=6, 2), Some(&state(2, 3))).unwrap();
-    let expected = [entries(1..=4, 1), entries(5..=6, 2)].concat();
-    assert_eq!(wal.last_index(), Index(6));
-    assert_eq!(wal.reader().read(Index(1), Index(7), u64::MAX).unwrap(), expected);
-    assert!(matches!(wal.reader().read(Index(6), Index(8), u64::MAX), Err(ReadError::Unavailable)));
-    wal.sync().unwrap();
-    drop(wal);
-    let (wal, found) = open(&disk, 0).unwrap();
-    assert_eq!(found.entries, expected);
-    assert_eq!(wal.reader().read(Index(1), Index(7), u64::MAX).unwrap(), expected);
-}
-
 /// A full file is followed by the next, named by what comes; each begins with checksum, metadata and state.
 #[test]
 fn a_full_file_is_followed_by_another() {
@@ -222,46 +204,6 @@ fn released_files_are_unlinked() {
     drop(wal);
     let error = open(&disk, 0).err().unwrap();
     assert!(matches!(error, OpenError::Gap(_)), "{error}");
-}
-
-/// A release needs a durable snapshot record, else the next start would look for what is gone.
-#[test]
-#[should_panic(expected = "without a snapshot record")]
-fn a_release_needs_a_synced_snapshot_record() {
-    let disk = Memory::new(1);
-    let mut wal = create(&disk, 4096);
-    wal.append(&entries(1..=10, 1), None).unwrap();
-    wal.save_snapshot(&snapshot(5, 1)).unwrap();
-    wal.release(Index(5)).unwrap();
-}
-
-/// A snapshot of what the log holds changes nothing; a received one above its end, or of another term, empties
-/// it, and the log goes on behind.
-#[test]
-fn a_received_snapshot_empties_the_log() {
-    for (index, term, empties) in [(5, 1, false), (5, 2, true), (20, 2, true)] {
-        let disk = Memory::new(1);
-        let mut wal = create(&disk, 4096);
-        wal.append(&entries(1..=10, 1), Some(&state(2, 3))).unwrap();
-        wal.save_snapshot(&snapshot(index, term)).unwrap();
-        wal.append(&[], Some(&state(2, index))).unwrap();
-        wal.sync().unwrap();
-        let last = if empties { index } else { 10 };
-        assert_eq!(wal.last_index(), Index(last));
-        wal.append(&entries(last + 1..=last + 2, 2), None).unwrap();
-        wal.sync().unwrap();
-        drop(wal);
-        let (mut wal, found) = open(&disk, 0).unwrap();
-        assert_eq!(found.snapshots, [snapshot(index, term)]);
-        if empties {
-            assert_eq!(found.base, (Index(index), Term(term)));
-            assert_eq!(found.entries, entries(index + 1..=index + 2, 2));
-        } else {
-            assert_eq!(found.base, (Index(0), Term(0)));
-            assert_eq!(found.entries.len(), 12);
-        }
-        wal.append(&entries(last + 3..=last + 3, 2), None).unwrap();
-    }
 }
 
 /// A reader gives the first entry whatever its size, then stops before the bound.
@@ -402,28 +344,4 @@ fn a_log_that_is_not_whole_is_refused() {
     file.append(&foreign).unwrap();
     let error = open(&disk, 0).err().unwrap();
     assert!(matches!(error, OpenError::Rotten { offset: 0, .. }), "{error}");
-}
-
-/// The dump shows every record, and goes on behind a checksum that does not match.
-#[test]
-fn a_dump_shows_all_and_what_is_wrong() {
-    let disk = Memory::new(1);
-    let mut wal = create(&disk, 4096);
-    wal.append(&entries(1..=2, 1), Some(&state(1, 1))).unwrap();
-    wal.sync().unwrap();
-    wal.save_snapshot(&snapshot(1, 1)).unwrap();
-    wal.sync().unwrap();
-    let lines: Vec<_> = dump(&disk, dir()).unwrap().collect();
-    let records: Vec<_> = lines.iter().map(|line| line.record.clone().unwrap()).collect();
-    assert_eq!(
-        records[3..6],
-        [Record::Entry(entry(1, 1)), Record::Entry(entry(2, 1)), Record::State(state(1, 1)),]
-    );
-    assert!(matches!(records[6], Record::Crc(_)));
-    assert_eq!(records[7..], [Record::Snapshot(snapshot(1, 1))]);
-    disk.rot(&file_name(0, 0), lines[3].offset + 60, 1);
-    let rotten: Vec<_> = dump(&disk, dir()).unwrap().collect();
-    assert_eq!(rotten.len(), lines.len() + 1);
-    assert!(rotten[3].record.is_err());
-    assert_eq!(rotten[5..], lines[4..]);
 }
