@@ -9,7 +9,7 @@
 //!   1  it stands in a file that has a successor             rot: a file is synced before its successor is made
 //!   2  a sync mark stands somewhere behind it               rot: a mark is written after a sync of all before it
 //!   3  it ends the log below the applied state              rot: the state is never ahead of the log's sync
-//!   4  no sector under it ends in zeros that begin in it    rot: no part of it can be missing
+//!   4  no sector under it ends in zeros that begin in it    rot: no part of it can be missing (its padding is no part)
 //!   5  otherwise                                            torn: cut off, reported, and zeroed
 //! ```
 //!
@@ -341,13 +341,23 @@ fn judge(bytes: &[u8], at: usize, written: usize) -> Result<(), &'static str> {
             }
             assert!(!fits(frame), "a frame beyond the file");
         }
-        Parsed::Record { frame, .. } | Parsed::Malformed { frame: Some(frame), .. } => {
-            if !lacks_part(bytes, at, at + frame as usize) {
+        Parsed::Record { .. } | Parsed::Malformed { frame: Some(_), .. } => {
+            // The padding is zero anyway: of a record that lacks no more than that, nothing is missing.
+            if !lacks_part(bytes, at, at + WORD + record_len(bytes, at)) {
                 return Err("nothing is missing that a crash could have lost");
             }
         }
     }
     Ok(())
+}
+
+/// What the length word at `at`, which is sound, says.
+fn record_len(bytes: &[u8], at: usize) -> usize {
+    let word = bytes[at..].first_chunk().expect("a frame has a length word");
+    match frame::parse_word(*word) {
+        frame::Word::Record { len, .. } => len as usize,
+        frame::Word::End | frame::Word::Malformed => unreachable!("the length word is sound"),
+    }
 }
 
 /// Whether some sector under `start..end` may lack its end: it is zero from a byte of this range to its own end.

@@ -258,8 +258,8 @@ impl Wal {
         Ok(())
     }
 
-    /// Unlinks the files whose entries all lie at or below `up_to`; the last one, and those from the newest
-    /// durable snapshot record on, stay. Returns how many went.
+    /// Unlinks the files whose entries all lie below `up_to`, so that the entry there, or one before it, still gives
+    /// its term; the last one, and those from the newest durable snapshot record on, stay. Returns how many went.
     ///
     /// Panics if no durable snapshot record lies at or above `up_to`: who reads the log later would not know
     /// that the entries are not needed.
