@@ -213,10 +213,16 @@ impl Flusher {
         let is_worth = |len: u64, lives: u64| lives * 100 < len * percent_max;
         candidates.retain(|(_, len, lives)| is_worth(*len, *lives));
         candidates.sort_by_key(|(number, len, lives)| (lives * 1000 / len.max(&1), *number));
-        let mut room = u64::from(self.segment_bytes - self.segment_bytes / 8);
+        let room_max = u64::from(self.segment_bytes - self.segment_bytes / 8);
+        let mut room = room_max;
         let mut sources = Vec::new();
         for (number, _, lives) in candidates {
             if sources.len() == SOURCES_MAX || (lives > room && !sources.is_empty()) {
+                break;
+            }
+            // Those in which nothing lives need no copy, and so no room: where there may be none they go by themselves.
+            // With others they would wait for the room that they themselves would give.
+            if self.is_short && lives > 0 && room == room_max && !sources.is_empty() {
                 break;
             }
             let is_doubtful = self.doubtful.contains(&number);
