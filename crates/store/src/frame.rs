@@ -123,17 +123,17 @@ impl Scan {
 
     /// Looks at what lies behind the last whole frame.
     pub fn tail(&self) -> io::Result<Tail> {
-        let mut tail = Tail { is_zero: true, synced_to: 0 };
+        let mut tail = Tail { end: self.offset, synced_to: 0 };
         let mut window = vec![0; 64 << 10];
         let mut start = self.offset;
         while start < self.end {
             let len = window.len().min((self.end - start) as usize);
             self.file.read_exact_at(&mut window[..len], u64::from(start))?;
-            let is_zero = window[..len].iter().all(|byte| *byte == 0);
-            tail.is_zero &= is_zero;
+            let written = window[..len].iter().rposition(|byte| *byte != 0);
+            tail.end = written.map_or(tail.end, |last| start + last as u32 + 1);
             let last = len.saturating_sub(HEADER);
             // Most of it is what preallocation left; only the rest is looked through.
-            for at in (0..len).filter(|at| !is_zero && window[*at] == MAGIC[0]) {
+            for at in (0..=written.unwrap_or(0)).filter(|at| window[*at] == MAGIC[0]) {
                 let seed = || self.identity.seed(self.segment, start + at as u32);
                 if window[at..len].starts_with(&MAGIC)
                     && let Some(header) = FrameHeader::decode(&window[at..len], seed())
@@ -151,8 +151,8 @@ impl Scan {
 /// What lies behind the last whole frame of a growing segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tail {
-    /// Nothing but what preallocation left.
-    pub is_zero: bool,
+    /// Behind it there is nothing but what preallocation left; where the last whole frame ends if that is all.
+    pub end: u32,
     /// The highest such mark of the frame headers found there.
     pub synced_to: u32,
 }

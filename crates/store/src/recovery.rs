@@ -90,10 +90,10 @@ pub fn open(
         footer_bytes: growing.footer.bytes(),
         applied_index: applied.0,
     };
-    let torn = tail.is_torn.then(|| TornTail {
+    let torn = (tail.lost_bytes > 0).then(|| TornTail {
         file: growing.handle.path.as_ref().clone(),
         offset: growing.end.into(),
-        lost_bytes: tail.len - u64::from(growing.end),
+        lost_bytes: tail.lost_bytes,
     });
     let mut flusher = Flusher {
         vfs: Arc::clone(&vfs),
@@ -220,15 +220,14 @@ fn is_leftover(name: &str, manifest: &Manifest) -> bool {
 
 /// What lies behind the growing segment's last whole frame.
 struct GrowingTail {
-    /// Length of the file.
-    len: u64,
-    is_torn: bool,
+    /// Bytes up to the last one that is not zero. If there are any, a frame or a footer was torn.
+    lost_bytes: u64,
 }
 
 /// Cuts the torn tail off, and makes durable what was found good: from now on others rely on it.
 fn mend(growing: &Growing, tail: &GrowingTail, segment_bytes: u32) -> io::Result<()> {
     let file = &growing.handle.file;
-    if tail.is_torn {
+    if tail.lost_bytes > 0 {
         file.truncate(u64::from(growing.end))?;
     }
     match file.preallocate(u64::from(segment_bytes)) {
@@ -371,7 +370,7 @@ impl Opening<'_> {
         }
         let end = scan.offset;
         let growing = Growing { number, handle, end, synced: end, footer, usage };
-        Ok((growing, GrowingTail { len, is_torn: !found.is_zero }))
+        Ok((growing, GrowingTail { lost_bytes: u64::from(found.end - end) }))
     }
 
     fn take(

@@ -84,7 +84,7 @@ pub struct TornTail {
     pub file: PathBuf,
     /// Where it was cut.
     pub offset: u64,
-    /// Bytes that were cut off.
+    /// How many bytes behind it held something.
     pub lost_bytes: u64,
 }
 
