@@ -6,3 +6,4 @@ mod crash;
 mod format;
 mod member;
 mod scenario;
+mod scripts;

@@ -172,14 +172,15 @@ pub struct Member {
 /// Why a step was not done.
 #[derive(Debug)]
 pub enum Stopped {
-    Disk,
+    /// With what was said.
+    Disk(String),
     Full,
     Refused(OpenError),
 }
 
 impl From<io::Error> for Stopped {
-    fn from(_: io::Error) -> Stopped {
-        Stopped::Disk
+    fn from(error: io::Error) -> Stopped {
+        Stopped::Disk(error.to_string())
     }
 }
 
@@ -290,15 +291,15 @@ impl Member {
                     store::open(Arc::new(self.disk.clone()), dir(), options(), &mut |_| {})
                         .map_err(Stopped::Refused)?;
                 let mut flusher = opened.flusher;
-                flusher.begin_import().map_err(|_| Stopped::Disk)?;
+                flusher.begin_import().map_err(|error| Stopped::Disk(error.to_string()))?;
                 // In pieces that end anywhere.
                 for piece in snapshot.chunks(700) {
-                    flusher.import(piece).map_err(|_| Stopped::Disk)?;
+                    flusher.import(piece).map_err(|error| Stopped::Disk(error.to_string()))?;
                 }
                 // From here on, until the import is known to be done, either state may be found.
                 self.history.insert(state.applied, state.clone());
                 self.written = state.applied;
-                flusher.finish_import().map_err(|_| Stopped::Disk)?;
+                flusher.finish_import().map_err(|error| Stopped::Disk(error.to_string()))?;
                 self.synced = state.applied;
                 self.step(&Step::Open)?;
             }
@@ -372,12 +373,16 @@ impl Member {
                 self.reclaim_without_frames(Goal::Everything)?;
                 self.flusher.write(&frame).map_err(|_| Stopped::Full)?;
             }
-            Err(WriteError::Failed(_)) => return Err(Stopped::Disk),
+            Err(WriteError::Failed(error)) => return Err(Stopped::Disk(error.to_string())),
         }
-        // The compactions of this frame count for reclaim from now on, and not before.
+        self.on_written(mark);
+        Ok(())
+    }
+
+    /// A frame is written at whose end the compaction mark was `mark`: it counts for reclaim from now on, and not before.
+    pub fn on_written(&mut self, mark: i64) {
         self.written_mark = mark;
         self.index.prune(&mut self.builder, mark);
-        Ok(())
     }
 
     /// Reclaim as far as it comes while no frame can be written.
@@ -410,7 +415,7 @@ impl Member {
         let done = self
             .flusher
             .reclaim(goal, bytes_max, &mut |key, revision| index.is_live(key, revision))
-            .map_err(|_| Stopped::Disk)?;
+            .map_err(|error| Stopped::Disk(error.to_string()))?;
         match &done {
             Reclaimed::Relocate(batch) => {
                 for moved in batch {

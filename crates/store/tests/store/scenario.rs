@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use store::{
-    Goal, ImportError, OpenError, Options, ReadError, ReclaimError, Reclaimed, WriteError,
-};
+use store::{Goal, ImportError, OpenError, ReadError, ReclaimError, Reclaimed, WriteError};
 use vfs::memory::{Failure, Memory, OperationKind};
 use vfs::{OpenMode, Vfs};
 
@@ -102,18 +100,6 @@ fn scrub_reads_everything_in_slices_and_finds_nothing_in_good_segments() {
     }
     assert_eq!(bytes, sealed);
     assert!(slices > 3);
-}
-
-#[test]
-fn a_directory_of_others_is_refused_and_says_what_to_do() {
-    let disk = filled();
-    let others = |options: Options| Member::open_with(&disk.fork(), options).err().unwrap();
-    let error = others(Options { cluster_id: 7, ..options() });
-    assert!(matches!(error, OpenError::OtherCluster { found: 0xc1, wanted: 7, .. }));
-    assert!(error.to_string().contains("data directory of its own cluster"), "{error}");
-    let error = others(Options { member_id: 7, ..options() });
-    assert!(matches!(error, OpenError::OtherMember { found: 0xa1, wanted: 7, .. }));
-    assert!(error.to_string().contains("own data directory"), "{error}");
 }
 
 #[test]
@@ -434,35 +420,6 @@ fn a_sync_that_finds_no_space_is_final() {
     disk.fail(|operation| operation.kind == OperationKind::Sync, 1, Failure::Errno(28));
     let failed = (0..20).find_map(|_| slice(&mut member).err());
     assert!(matches!(failed, Some(ReclaimError::Failed(_))), "{failed:?}");
-}
-
-/// A crash between making the name and reserving the room leaves a spare of nothing.
-#[test]
-fn what_is_set_aside_is_known_by_its_size() {
-    let disk = new_disk(1);
-    drop(Member::open(&disk).unwrap());
-    for aside in ["spare", "reserve"] {
-        disk.unlink(&file(aside)).unwrap();
-        disk.open(&file(aside), OpenMode::Create).unwrap();
-    }
-    drop(Member::open(&disk).unwrap());
-    for aside in ["spare", "reserve"] {
-        assert_eq!(len(&disk, aside), u64::from(options().segment_bytes));
-    }
-}
-
-#[test]
-fn a_failed_sync_is_final() {
-    let disk = new_disk(1);
-    let mut member = Member::open(&disk).unwrap();
-    member.step(&put("a", "1")).unwrap();
-    member.step(&Step::Flush).unwrap();
-    disk.fail(|operation| operation.kind == OperationKind::Sync, 1, Failure::Errno(5));
-    assert!(member.flusher.sync().is_err());
-    assert!(member.flusher.sync().is_err(), "the disk would succeed now, and prove nothing");
-    member.step(&put("b", "2")).unwrap();
-    let frame = member.builder.take_frame().unwrap();
-    assert!(matches!(member.flusher.write(&frame), Err(WriteError::Failed(_))));
 }
 
 #[test]

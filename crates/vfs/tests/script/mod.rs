@@ -11,7 +11,7 @@
 //!                               the next calls of this kind (write, sync, syncdir, read, rename, unlink, create …)
 //!                               on paths that contain PART fail, a short write after N bytes
 //!   heal                        no call fails any more
-//!   capacity BYTES|none         the disk is so large
+//!   capacity BYTES|more-N|none  the disk is so large; it has room for N bytes more
 //!   stop after=N                the world stops before the N-th changing call from now, counted from 0
 //!   rot FILE OFFSET [mask=N]    a byte changes, live and durable
 //!   cut FILE LENGTH             a file ends here
@@ -20,8 +20,10 @@
 //!   ls DIR                      names and lengths
 //! ```
 //!
-//! The tag `[disk]` behind a command shows the changing calls that it made. Names that are numbers of sixteen
+//! The tag `[disk]` behind a command shows the changing calls that it made. Names that are numbers of ten or sixteen
 //! hexadecimal digits are shown, and may be written, without leading zeros.
+
+#![allow(dead_code, reason = "each floor's runner uses a part of it")]
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -172,7 +174,11 @@ impl Disk {
             "heal" => memory.heal(),
             "capacity" => {
                 let bytes = &args.next_pos().ok_or("how large?")?.value;
-                memory.set_capacity(if bytes == "none" { None } else { Some(bytes.parse()?) });
+                memory.set_capacity(match bytes.strip_prefix("more-") {
+                    Some(more) => Some(memory.used() + more.parse::<u64>()?),
+                    None if bytes == "none" => None,
+                    None => Some(bytes.parse()?),
+                });
             }
             "stop" => {
                 let after: u64 = args.lookup_parse("after")?.ok_or("after how many calls?")?;
@@ -239,7 +245,7 @@ pub fn read(memory: &Memory, path: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
     Ok(bytes)
 }
 
-/// Takes the leading zeros from each number of sixteen hexadecimal digits.
+/// Takes the leading zeros from each number of ten or sixteen hexadecimal digits.
 pub fn short(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
@@ -248,7 +254,7 @@ pub fn short(text: &str) -> String {
         let word = &rest[start..];
         let end = word.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(word.len());
         let number = &word[..end];
-        let digits = if end == 16 { number.trim_start_matches('0') } else { number };
+        let digits = if end == 10 || end == 16 { number.trim_start_matches('0') } else { number };
         out.push_str(if digits.is_empty() { "0" } else { digits });
         rest = &word[end..];
     }
