@@ -114,6 +114,16 @@ fn unsafe_code_stands_nowhere() {
     assert_eq!(String::from_utf8_lossy(&git.stdout), "", "unsafe code");
 }
 
+/// The example is read from the top to the end, by whoever wants to know how `raft` is driven.
+#[test]
+fn the_example_is_short() {
+    let source = root().join("examples/raftexample/src");
+    let files = std::fs::read_dir(source).unwrap().map(|entry| entry.unwrap().path());
+    let lines: usize =
+        files.map(|path| std::fs::read_to_string(path).unwrap().lines().count()).sum();
+    assert!((300..=500).contains(&lines), "raftexample has {lines} lines");
+}
+
 /// The committed protobuf code is what the generator writes from the transcription.
 #[test]
 fn generated_code_is_up_to_date() {

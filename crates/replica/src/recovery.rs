@@ -221,7 +221,7 @@ pub fn open(vfs: Arc<dyn Vfs>, config: Config, bootstrap: Bootstrap) -> Result<O
 
     let applied = (Index(store.applied.0), Term(store.applied.1));
     check_term(&log, applied)?;
-    if applied.0 == Index(0) && has_not_begun(&log) {
+    if applied.0 == Index(0) && log.has_not_begun() {
         match &bootstrap {
             Bootstrap::New(founders) => found_cluster(&mut wal, &mut log, founders)?,
             Bootstrap::Join => {}
@@ -462,16 +462,8 @@ fn create_log(vfs: &Arc<dyn Vfs>, config: &Config, places: &Places) -> Result<()
 
 /// Whether this member has never promised anything: no state was ever durable in the log, no snapshot either.
 ///
-/// There may be entries. The founders' and the state behind them are one write, and a crash may have kept the first of
-/// those entries and lost the rest.
-fn has_not_begun(log: &wal::Recovered) -> bool {
-    log.hard_state == HardState::default() && log.base.0 == Index(0) && log.snapshots.is_empty()
-}
-
 /// The beginning of a new cluster's log: one change per founder, ordered by id, at indexes 1 to n of term 1, all
 /// committed. Every founder writes the same bytes, also an etcd member among them.
-///
-/// If the log has anything else, a leader has written to it: the others have founded the cluster, and it will go on.
 fn found_cluster(
     wal: &mut Wal,
     log: &mut wal::Recovered,
@@ -480,17 +472,7 @@ fn found_cluster(
     let mut founders = founders.to_vec();
     founders.sort_by_key(|founder| founder.node_id);
     let nodes = founders.into_iter().map(|founder| (founder.node_id, founder.context));
-    let (entries, hard_state) = raft::founding(nodes);
-    if !entries.starts_with(&log.entries) {
-        return Ok(());
-    }
-    wal.append(&entries, Some(&hard_state)).and_then(|()| wal.sync()).map_err(write_error)?;
-    log.hard_state = hard_state;
-    log.last = hard_state.commit;
-    if log.last > Index(0) {
-        log.term_runs = vec![(Index(1), Term(1))];
-    }
-    log.entries = entries;
+    wal.found(log, raft::founding(nodes)).map_err(write_error)?;
     Ok(())
 }
 

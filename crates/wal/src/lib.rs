@@ -102,6 +102,14 @@ pub struct Recovered {
 }
 
 impl Recovered {
+    /// Whether nothing was ever done with this log. It may hold entries: a founder's and the state behind them are one write
+    /// ([`Wal::found`]), and a crash may have kept the first of those entries and lost the rest.
+    pub fn has_not_begun(&self) -> bool {
+        self.hard_state == HardState::default()
+            && self.base.0 == Index(0)
+            && self.snapshots.is_empty()
+    }
+
     /// What raft is to know of it at start, when the state machine has applied the log up to `applied`, where the
     /// configuration was `conf_state`.
     ///

@@ -9,21 +9,75 @@
 //!
 //! A snapshot, one's own or the leader's, is kept in this order: its file, and its record in the log ([`keep`]); a sync
 //! of the log; then what it replaces may go ([`release`], [`Wal::release`]). So the file of the log's newest record is
-//! there, whatever happened, and a start begins with it ([`open`]).
+//! there, whatever happened, and a start begins with it ([`open`]). [`Storage`] does all of it for a node that does one thing
+//! at a time.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use raft::{Index, Snapshot, Term};
-use vfs::{OpenMode, Vfs};
+use raft::{Index, Ready, Snapshot, Term};
+use vfs::{Lock, OpenMode, Vfs};
 
 use crate::{Metadata, OpenError, Options, Recovered, SnapshotRecord, Wal, WriteError};
 use crate::{codec, recover};
 
 /// What a file is called until it is whole.
 const SPARE: &str = "snap.tmp";
+
+/// A log and the snapshots beside it: all that such a node remembers. Nobody else has them meanwhile.
+pub struct Storage {
+    /// The log.
+    pub wal: Wal,
+    vfs: Arc<dyn Vfs>,
+    /// Where the snapshots are.
+    dir: PathBuf,
+    _lock: Box<dyn Lock>,
+}
+
+impl Storage {
+    /// Opens log and snapshots as [`open`] does. `WouldBlock` if somebody else has them open.
+    pub fn open(
+        vfs: Arc<dyn Vfs>,
+        log: impl AsRef<Path>,
+        dir: impl AsRef<Path>,
+        metadata: Metadata,
+        options: Options,
+    ) -> Result<(Storage, Snapshot, Recovered), OpenError> {
+        let (log, dir) = (log.as_ref(), dir.as_ref());
+        let _lock = vfs.lock(&log.with_extension("lock")).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                OpenError::Io(io::Error::new(error.kind(), "somebody else has it open"))
+            }
+            _ => OpenError::Io(error),
+        })?;
+        let (wal, snapshot, recovered) = open(vfs.clone(), log, dir, metadata, options)?;
+        Ok((Storage { wal, vfs, dir: dir.to_owned(), _lock }, snapshot, recovered))
+    }
+
+    /// Writes what a `Ready` wants remembered: a received snapshot, entries, the state. On return it is durable, if it must
+    /// be before `messages_after_persist` leave.
+    pub fn save(&mut self, ready: &Ready) -> Result<(), WriteError> {
+        if let Some(snapshot) = &ready.snapshot {
+            keep(&*self.vfs, &self.dir, &mut self.wal, snapshot)?;
+        }
+        self.wal.append(&ready.entries, ready.hard_state.as_ref())?;
+        if ready.must_sync || ready.snapshot.is_some() {
+            self.wal.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Keeps a snapshot of one's own, which is durable on return. Then what it replaces goes: the snapshots before it, and the
+    /// files of the log that hold nothing above `unneeded`, which is at or below it.
+    pub fn keep(&mut self, snapshot: &Snapshot, unneeded: Index) -> Result<(), WriteError> {
+        keep(&*self.vfs, &self.dir, &mut self.wal, snapshot)?;
+        self.wal.sync()?;
+        self.wal.release(unneeded)?;
+        release(&*self.vfs, &self.dir, snapshot.metadata.index)
+    }
+}
 
 /// Opens the log in `log`, or makes a new one, together with the snapshots in `dir`, which is made if it is missing:
 /// what comes back is the newest snapshot, the default if there is none, and what the log holds after it.

@@ -194,6 +194,26 @@ impl Wal {
         Ok((wal, recovered))
     }
 
+    /// Begins the log of a new cluster with what [`raft::founding`] tells, durable on return and told in `log`. False, and
+    /// nothing is done, if the log has begun; or if it holds anything else, for then a leader has written to it: the others
+    /// have founded the cluster, and it will go on.
+    pub fn found(
+        &mut self,
+        log: &mut Recovered,
+        (entries, hard_state): (Vec<Entry>, HardState),
+    ) -> Result<bool, WriteError> {
+        if !log.has_not_begun() || !entries.starts_with(&log.entries) {
+            return Ok(false);
+        }
+        self.append(&entries, Some(&hard_state))?;
+        self.sync()?;
+        log.last = hard_state.commit;
+        log.term_runs =
+            entries.first().map(|first| (first.index, first.term)).into_iter().collect();
+        (log.entries, log.hard_state) = (entries, hard_state);
+        Ok(true)
+    }
+
     /// Writes entries and then the state, with one write. Entries follow each other; the first may lie at or
     /// below the last index, and then replaces all from there on. Durable only after [`Wal::sync`]. A full
     /// file is followed by a new one here.

@@ -7,19 +7,22 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use raft::{ConfState, Entry, EntryKind, HardState, Index, Snapshot, SnapshotMetadata, Term};
+use raft::{
+    ConfState, Entry, EntryKind, HardState, Index, Ready, Snapshot, SnapshotMetadata, Term,
+};
 use vfs::memory::Memory;
 use vfs::{OpenMode, Vfs};
-use wal::{Metadata, OpenError, Options, Recovered, Wal, WriteError, snap};
+use wal::snap::Storage;
+use wal::{Metadata, OpenError, Options, Recovered, WriteError};
 
 fn dir() -> &'static Path {
     Path::new("/snap")
 }
 
-fn open(disk: &Memory) -> Result<(Wal, Snapshot, Recovered), OpenError> {
+fn open(disk: &Memory) -> Result<(Storage, Snapshot, Recovered), OpenError> {
     let metadata = Metadata { node_id: 1, cluster_id: 2 };
     let options = Options { segment_bytes: 2048 };
-    snap::open(Arc::new(disk.clone()), Path::new("/wal"), dir(), metadata, options)
+    Storage::open(Arc::new(disk.clone()), "/wal", dir(), metadata, options)
 }
 
 fn entries(range: std::ops::RangeInclusive<u64>, term: u64) -> Vec<Entry> {
@@ -46,31 +49,30 @@ fn names(disk: &Memory) -> Vec<String> {
     disk.list(dir()).unwrap()
 }
 
+/// What raft wants remembered: entries and a state, and a snapshot if it has received one.
+fn ready(entries: Vec<Entry>, state: HardState, snapshot: Option<Snapshot>) -> Ready {
+    Ready { entries, hard_state: Some(state), snapshot, must_sync: true, ..Ready::default() }
+}
+
 /// What is durable at least: the snapshot's index, and the last entry's.
 type Promise = (u64, u64);
 
 /// A node's life: entries, a snapshot of its own, more entries, and one of the leader's far ahead. Each time something is
 /// durable, `promise` is told.
 fn live(disk: &Memory, promise: &mut Promise) -> Result<(), WriteError> {
-    let Ok((mut wal, _, _)) = open(disk) else { return Ok(()) };
-    wal.append(&entries(1..=20, 1), Some(&state(1, 20)))?;
-    wal.sync()?;
+    let Ok((mut storage, _, _)) = open(disk) else { return Ok(()) };
+    storage.save(&ready(entries(1..=20, 1), state(1, 20), None))?;
     *promise = (0, 20);
 
-    snap::keep(disk, dir(), &mut wal, &snapshot(15, 1))?;
-    wal.sync()?;
+    storage.keep(&snapshot(15, 1), Index(10))?;
     *promise = (15, 20);
-    wal.release(Index(10))?;
-    snap::release(disk, dir(), Index(15))?;
-    wal.append(&entries(21..=30, 1), Some(&state(2, 25)))?;
-    wal.sync()?;
+    storage.save(&ready(entries(21..=30, 1), state(2, 25), None))?;
     *promise = (15, 30);
 
-    snap::keep(disk, dir(), &mut wal, &snapshot(50, 2))?;
-    wal.append(&entries(51..=52, 2), Some(&state(2, 50)))?;
-    wal.sync()?;
+    storage.save(&ready(entries(51..=52, 2), state(2, 50), Some(snapshot(50, 2))))?;
     *promise = (50, 52);
-    snap::release(disk, dir(), Index(50))?;
+    storage.keep(&snapshot(52, 2), Index(50))?;
+    *promise = (52, 52);
     Ok(())
 }
 
@@ -93,7 +95,7 @@ fn a_crash_at_any_moment_loses_nothing() {
             disk.stop_at(None);
 
             let when = format!("stopped before operation {stop}, seed {seed}");
-            let (mut wal, found, log) =
+            let (mut storage, found, log) =
                 open(&disk).unwrap_or_else(|error| panic!("{when}: {error}"));
             let (index, term) = (found.metadata.index.0, found.metadata.term.0);
             assert!(index >= promise.0, "{when}: found {index}, promised {}", promise.0);
@@ -112,10 +114,9 @@ fn a_crash_at_any_moment_loses_nothing() {
             let restored = log.into_restored(Index(index), found.metadata.conf_state);
             assert_eq!(restored.applied, Index(index), "{when}");
 
-            snap::keep(&disk, dir(), &mut wal, &snapshot(last.0 + 1, 3)).unwrap();
-            wal.append(&[], Some(&state(3, last.0 + 1))).unwrap();
-            wal.sync().unwrap();
-            drop(wal);
+            let received = Some(snapshot(last.0 + 1, 3));
+            storage.save(&ready(Vec::new(), state(3, last.0 + 1), received)).unwrap();
+            drop(storage);
             assert_eq!(open(&disk).unwrap().1, snapshot(last.0 + 1, 3), "{when}");
         }
     }
@@ -125,13 +126,13 @@ fn a_crash_at_any_moment_loses_nothing() {
 #[test]
 fn a_snapshots_file_is_etcds() {
     let disk = Memory::new(1);
-    let (mut wal, none, _) = open(&disk).unwrap();
+    let (mut storage, none, _) = open(&disk).unwrap();
     assert_eq!(none, Snapshot::default());
-    wal.append(&entries(1..=1, 1), None).unwrap();
+    storage.save(&ready(entries(1..=1, 1), state(1, 1), None)).unwrap();
     let conf_state = ConfState { voters: vec![5], ..ConfState::default() };
     let metadata = SnapshotMetadata { conf_state, index: Index(1), term: Term(1) };
     let small = Snapshot { data: Bytes::from("state"), metadata };
-    snap::keep(&disk, dir(), &mut wal, &small).unwrap();
+    storage.keep(&small, Index(0)).unwrap();
     assert_eq!(names(&disk), ["0000000000000001-0000000000000001.snap"]);
     let file = disk.open(&dir().join(&names(&disk)[0]), OpenMode::Read).unwrap();
     let mut bytes = vec![0; file.len().unwrap() as usize];
@@ -154,11 +155,12 @@ fn a_snapshots_file_is_etcds() {
 #[test]
 fn what_is_damaged_is_refused() {
     let disk = Memory::new(1);
-    let (mut wal, _, _) = open(&disk).unwrap();
-    wal.append(&entries(1..=20, 1), Some(&state(1, 20))).unwrap();
-    snap::keep(&disk, dir(), &mut wal, &snapshot(15, 1)).unwrap();
-    wal.sync().unwrap();
-    drop(wal);
+    let (mut storage, _, _) = open(&disk).unwrap();
+    storage.save(&ready(entries(1..=20, 1), state(1, 20), None)).unwrap();
+    storage.keep(&snapshot(15, 1), Index(0)).unwrap();
+    let error = open(&disk).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("somebody else has it open"), "{error}");
+    drop(storage);
     let path = dir().join(&names(&disk)[0]);
     let len = disk.open(&path, OpenMode::Read).unwrap().len().unwrap();
     for offset in 0..len {
@@ -171,4 +173,36 @@ fn what_is_damaged_is_refused() {
     disk.unlink(&path).unwrap();
     let error = open(&disk).map(|_| ()).unwrap_err();
     assert!(matches!(error, OpenError::Gap(_)), "{error}");
+}
+
+/// A founder writes the cluster's beginning once. If a crash has kept a part of it, it is written again; over anything else
+/// it is not.
+#[test]
+fn a_log_is_founded_once() {
+    let beginning = || raft::founding([1, 2, 3].map(|id| (id, Bytes::from("an address"))));
+    let found = |disk: &Memory| {
+        let (mut storage, _, mut log) = open(disk).unwrap();
+        let is_done = storage.wal.found(&mut log, beginning()).unwrap();
+        (is_done, log)
+    };
+    let with_entries = |entries: &[Entry]| {
+        let disk = Memory::new(1);
+        let entries = Ready { entries: entries.to_vec(), must_sync: true, ..Ready::default() };
+        open(&disk).unwrap().0.save(&entries).unwrap();
+        disk
+    };
+    for kept in 0..=3 {
+        let disk = with_entries(&beginning().0[..kept]);
+        let (is_done, told) = found(&disk);
+        assert!(is_done, "with {kept} entries");
+        assert_eq!((told.entries.clone(), told.hard_state), beginning());
+        let (is_done, read) = found(&disk);
+        assert!(!is_done, "it has begun");
+        assert_eq!((read.entries, read.hard_state), (told.entries, told.hard_state));
+        assert_eq!((read.last, read.term_runs), (told.last, told.term_runs));
+    }
+    let disk = with_entries(&entries(1..=2, 1));
+    let (is_done, log) = found(&disk);
+    assert!(!is_done && log.has_not_begun(), "a leader has written here");
+    assert_eq!(log.entries, entries(1..=2, 1));
 }

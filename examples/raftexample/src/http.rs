@@ -1,12 +1,10 @@
 //! What clients see: `PUT` and `GET` of any path, `POST /ID` of a URL to add a node, `DELETE /ID` to remove one.
 //!
-//! 204: it is decided, and applied on this node; a `GET` elsewhere may be a moment behind. 400: it makes no sense.
-//! 503: nobody knows.
+//! 204: it is decided, and applied here; a `GET` elsewhere may be a moment behind. 400: it makes no sense. 503: who knows.
 
-use std::convert::Infallible;
-use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, atomic::AtomicU64, atomic::Ordering};
-use std::time::Duration;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex};
+use std::{convert::Infallible, num::NonZeroU32};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -16,93 +14,75 @@ use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prost::Message;
 use raft::{ConfChange, ConfChangeKind, EntryKind};
-use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::sync::{mpsc::Sender, oneshot};
+use tokio::{net::TcpStream, time};
 
-use crate::kv::{Put, State};
-use crate::node::Input;
-use crate::transport::address;
+use crate::kv::{State, lock};
+use crate::{TICK, TIMEOUT, node::Input, transport::address};
 
 /// The longest value.
 const VALUE_BYTES_MAX: usize = 1 << 20;
-/// How long a connection may be silent before a request.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a change may take, its body included; an election takes less.
-const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
-/// What raft does not take now, for want of a leader mostly, is proposed again after this.
-const PAUSE: Duration = Duration::from_millis(20);
 
-#[derive(Clone)]
-pub struct Api {
-    pub state: Arc<Mutex<State>>,
-    pub inbox: mpsc::Sender<Input>,
-    pub next_id: Arc<AtomicU64>,
+/// Serves a connection until the client has enough, does what makes no sense, or is silent for half a minute.
+pub async fn serve(stream: TcpStream, state: Arc<Mutex<State>>, inbox: Sender<Input>) {
+    let answer = service_fn(|request| answer(request, &state, &inbox));
+    let (mut http, stream) = (http1::Builder::new(), TokioIo::new(stream));
+    http.timer(TokioTimer::new()).serve_connection(stream, answer).await.ok();
 }
 
-/// Serves a connection to its end. If that is an error, it is the client's.
-pub async fn serve(stream: TcpStream, api: Api) {
-    let answer = service_fn(|request| async { Ok::<_, Infallible>(api.answer(request).await) });
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    http.serve_connection(TokioIo::new(stream), answer).await.ok();
-}
-
-impl Api {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let method = request.method().clone();
-        match method {
-            Method::GET => {
-                let state = self.state.lock().expect("nobody panics with the state in his hands");
-                match state.pairs.get(&request.uri().to_string()) {
-                    Some(value) => reply(StatusCode::OK, value.clone()),
-                    None => reply(StatusCode::NOT_FOUND, "Failed to GET\n"),
-                }
-            }
-            Method::PUT | Method::POST | Method::DELETE => {
-                let failed = |status| reply(status, format!("Failed on {method}\n"));
-                match timeout(CHANGE_TIMEOUT, self.change(request)).await {
-                    Ok(Some(())) => reply(StatusCode::NO_CONTENT, ""),
-                    Ok(None) => failed(StatusCode::BAD_REQUEST),
-                    Err(_) => failed(StatusCode::SERVICE_UNAVAILABLE),
-                }
-            }
-            _ => reply(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed\n"),
-        }
-    }
-
-    /// Has a change decided and applied; `None` if it makes no sense.
-    async fn change(&self, request: Request<Incoming>) -> Option<()> {
-        let (method, key) = (request.method().clone(), request.uri().to_string());
-        let body = Limited::new(request.into_body(), VALUE_BYTES_MAX).collect();
-        let body = body.await.ok()?.to_bytes();
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let (kind, data) = if method == Method::PUT {
-            (EntryKind::Normal, Put { id, key, value: body.into() }.encode_to_vec().into())
-        } else {
-            // Neither 0 nor more than 32 bits: raft gives the least and the greatest numbers to nobody.
-            let node_id = key.strip_prefix('/')?.parse::<NonZeroU32>().ok()?.get().into();
-            let (kind, context) = if method == Method::POST {
-                address(std::str::from_utf8(&body).ok()?)?;
-                (ConfChangeKind::AddNode, body)
-            } else {
-                (ConfChangeKind::RemoveNode, Bytes::new())
-            };
-            (EntryKind::ConfChange, ConfChange { id, kind, node_id, context }.encode())
-        };
-        loop {
-            let (done, outcome) = oneshot::channel();
-            self.inbox.send(Input::Propose { id, kind, data: data.clone(), done }).await.ok()?;
-            match outcome.await {
-                Ok(()) => return Some(()),
-                Err(_) => sleep(PAUSE).await,
+async fn answer(
+    request: Request<Incoming>,
+    state: &Mutex<State>,
+    inbox: &Sender<Input>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let failed = format!("Failed on {}\n", request.method());
+    let (status, body) = match *request.method() {
+        Method::GET => match lock(state).pairs.get(&request.uri().to_string()) {
+            Some(value) => (StatusCode::OK, value.clone()),
+            None => (StatusCode::NOT_FOUND, "Failed to GET\n".into()),
+        },
+        Method::PUT | Method::POST | Method::DELETE => {
+            match time::timeout(TIMEOUT, change(request, inbox)).await {
+                Ok(Some(())) => (StatusCode::NO_CONTENT, Vec::new()),
+                Ok(None) => (StatusCode::BAD_REQUEST, failed.into()),
+                Err(_) => (StatusCode::SERVICE_UNAVAILABLE, failed.into()),
             }
         }
-    }
-}
-
-fn reply(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+        _ => (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed\n".into()),
+    };
     let reply = Response::builder().status(status).header(ALLOW, "PUT, GET, POST, DELETE");
     let reply = reply.header(CONTENT_TYPE, "text/plain; charset=utf-8");
-    reply.body(Full::new(body.into())).expect("its headers are valid")
+    Ok(reply.body(Full::from(body)).expect("its headers are valid"))
+}
+
+/// Has a change decided and applied; `None` if it makes no sense.
+async fn change(request: Request<Incoming>, inbox: &Sender<Input>) -> Option<()> {
+    let (method, key) = (request.method().clone(), request.uri().to_string());
+    let body = Limited::new(request.into_body(), VALUE_BYTES_MAX).collect().await.ok()?.to_bytes();
+    #[allow(clippy::disallowed_methods, reason = "no two changes may have the same")]
+    let id = RandomState::new().hash_one(());
+    let (kind, data) = if method == Method::PUT {
+        let piece = State { id, pairs: [(key, body.into())].into(), ..State::default() };
+        (EntryKind::Normal, piece.encode_to_vec().into())
+    } else {
+        // Neither 0 nor more than 32 bits: raft gives the least and the greatest numbers to nobody.
+        let node_id = key.strip_prefix('/')?.parse::<NonZeroU32>().ok()?.get().into();
+        let (kind, address) = match method {
+            Method::POST => {
+                (ConfChangeKind::AddNode, address(std::str::from_utf8(&body).ok()?).ok()?)
+            }
+            _ => (ConfChangeKind::RemoveNode, String::new()),
+        };
+        let change = ConfChange { id, kind, node_id, context: address.into() };
+        (EntryKind::ConfChange, change.encode())
+    };
+    loop {
+        let (done, outcome) = oneshot::channel();
+        inbox.send(Input::Propose { id, kind, data: data.clone(), done }).await.ok()?;
+        match outcome.await {
+            Ok(()) => return Some(()),
+            // Raft does not take it now, for want of a leader mostly.
+            Err(_) => time::sleep(TICK).await,
+        }
+    }
 }

@@ -1,41 +1,33 @@
 //! A replicated key-value store in one small program: how the `raft` and `wal` crates are driven.
 //!
 //! ```text
-//!            clients                                      other nodes
-//!   change │         ▲ GET                                 │       ▲
-//!   ┌──────▼─────────┴──┐                           ┌──────▼───────┴──┐
-//!   │      http.rs      ├── Input ─┐     ┌─ Input ──┤  transport.rs   │    one thread: sockets
-//!   └────────────────▲──┘          ▼     ▼          └──────────────▲──┘
-//!                ┌───┴───┐       ┌─────────┐                       │
-//!                │ kv.rs │◀──────┤ node.rs ├─────────── Message ───┘       one thread: raft, disk
-//!                └───────┘       └─────────┘
+//!   clients ── change ─▶ http.rs ───────── Input ──▶ ┌─────────┐
+//!           ◀── GET ──── http.rs ◀── kv.rs ◀──────── │ node.rs │    raft and the disk, in a thread of their own;
+//!   nodes ── Message ──▶ transport.rs ──── Input ──▶ │         │    the sockets have another
+//!         ◀── Message ── transport.rs ◀───────────── └─────────┘
 //! ```
-
-#![allow(clippy::disallowed_methods, reason = "what tells nodes and requests apart is random")]
 
 mod http;
 mod kv;
 mod node;
 mod transport;
 
-use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, atomic::AtomicU64};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result};
 use clap::{ArgAction, Parser};
-use tokio::sync::mpsc;
-use tokio::time::{self, MissedTickBehavior};
+use tokio::time::{sleep, timeout};
+use tokio::{net::TcpStream, sync::mpsc};
 
-use crate::node::{Input, Node};
-use crate::transport::{Transport, accept, address, anybody, receive};
+use crate::node::Node;
+use crate::transport::{accept, address, receive};
 
 /// Raft's unit of time: a leader is heard once a tick, and missed after ten to twenty.
 const TICK: Duration = Duration::from_millis(50);
-/// Inputs on their way to the node; who has one more waits.
-const INBOX_MAX: usize = 256;
-/// How long the last words of a node that was removed may take.
-const FAREWELL: Duration = Duration::from_millis(200);
+/// How long a client's change may take, or sending a message.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections to a port and inputs of a node, where one more waits; messages for a peer, where one more is lost.
+const QUEUE_MAX: usize = 256;
 
 /// A node of a replicated key-value store. It keeps its files in the working directory.
 #[derive(Parser)]
@@ -44,7 +36,7 @@ struct Flags {
     #[arg(long, default_value_t = 1)]
     id: usize,
     /// The URLs of all peers, separated by commas.
-    #[arg(long, value_delimiter = ',', default_value = "http://127.0.0.1:9021")]
+    #[arg(long, value_delimiter = ',', value_parser = address, default_value = "http://127.0.0.1:9021")]
     cluster: Vec<String>,
     /// The port for clients.
     #[arg(long, default_value_t = 9121)]
@@ -58,42 +50,27 @@ struct Flags {
     snapshot_count: u64,
 }
 
-#[tokio::main(flavor = "current_thread")]
+/// The node has this thread to itself, and waits for the disk in it.
+#[tokio::main(worker_threads = 1)]
 async fn main() -> Result<()> {
     let Flags { id, cluster, port, join, snapshot_count } = Flags::parse();
-    let is_fit = (1..=cluster.len()).contains(&id) && cluster.iter().all(|u| address(u).is_some());
-    ensure!(is_fit, "--cluster must list URLs like http://127.0.0.1:9021, and --id be one's place");
-    let own = address(&cluster[id - 1]).unwrap_or_default();
-
+    let own = cluster.get(id.wrapping_sub(1)).context("--id is no place in --cluster")?;
     // Should a cluster merely be out of reach, founding it anew does no harm: all founders write the same list, so it is the
     // same cluster; and the nodes of another one have longer logs, and do not vote for what needs a majority of the list.
-    let others = cluster.iter().filter_map(|url| address(url)).filter(|other| *other != own);
-    let is_joining = join && anybody(others).await;
-    if join && !is_joining {
-        eprintln!("node {id} is to join, but none of the listed nodes runs");
+    let mut is_joining = false;
+    for peer in cluster.iter().filter(|peer| join && *peer != own) {
+        is_joining |= matches!(timeout(4 * TICK, TcpStream::connect(peer)).await, Ok(Ok(_)));
     }
-    let founders = if is_joining { &[] } else { &cluster[..] };
-
-    let (state, mut transport) = (Arc::new(Mutex::default()), Transport::default());
-    (1..).zip(&cluster).for_each(|(peer, url)| transport.reach(peer, url));
-    let random = RandomState::new().hash_one(id);
-    let name = (id as u64, random);
-    let node = Node::open(name, founders, transport, state.clone(), snapshot_count)?;
+    let node = Node::open(id as u64, &cluster, is_joining, snapshot_count)?;
 
     // Whoever listens counts as running: so only now, when it is known how this node begins.
-    let (inbox, inputs) = mpsc::channel(INBOX_MAX);
-    let (to_node, clock) = (inbox.clone(), inbox.clone());
+    let (inbox, inputs) = mpsc::channel(QUEUE_MAX);
+    let (state, to_node) = (node.state.clone(), inbox.clone());
     accept(own, move |stream| receive(stream, to_node.clone())).await?;
-    let api = http::Api { state, inbox, next_id: Arc::new(AtomicU64::new(random)) };
-    accept(&format!("0.0.0.0:{port}"), move |stream| http::serve(stream, api.clone())).await?;
-    tokio::spawn(async move {
-        let mut ticks = time::interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        while clock.send(Input::Tick).await.is_ok() {
-            ticks.tick().await;
-        }
-    });
-    tokio::task::spawn_blocking(move || node.run(inputs)).await??;
-    time::sleep(FAREWELL).await;
+    let serve = move |stream| http::serve(stream, state.clone(), inbox.clone());
+    accept(&format!("0.0.0.0:{port}"), serve).await?;
+    node.run(inputs).await?;
+    // Its last words are on their way.
+    sleep(4 * TICK).await;
     Ok(())
 }
