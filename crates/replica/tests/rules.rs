@@ -1,4 +1,5 @@
-//! The rules of a replica, one test each: who may do what before whom, whatever the order in which workers finish.
+//! The rules of a replica, one test each: who may do what before whom, whatever the order in which workers finish. Those
+//! that read better as a story are scripts, in `tests/scripts`.
 //!
 //! ```text
 //! Order between log and store
@@ -16,15 +17,16 @@
 //!  9. state, then events, then replies; only the flags' shards get events           asserted by the house, `events_go_where_the_flag_is_up`
 //! Reads
 //! 10. a read index is confirmed by a quorum and retried with fresh contexts         `a_read_is_asked_for_again_until_its_time_is_over`
-//! 11. a new leader refuses those who wait                                           `a_new_leader_refuses_waiting_reads`
-//! 12. the lone flag rises with the first applied entry of the own term             `a_lone_member_is_not_trusted_before_its_own_entry`
+//! 11. a new leader refuses those who wait                                           script `who_waits_to_read_is_told_of_a_new_leader`
+//! 12. the lone flag rises with the first applied entry of the own term             script `a_lone_member_trusts_itself_only_…`
 //! 13. and falls before an added voter can hear of it                                `the_lone_flag_falls_before_the_new_voter_is_told`
 //! Proposals
 //! 14. a follower forwards, and answers after its own apply                          `a_follower_answers_after_its_own_apply`
-//! 15. lag, size, bytes, no leader, the end                                          `admission_*`
+//! 15. lag, size, bytes, no leader, the end                                          `admission_by_bytes_closes_the_inbox`, scripts
+//!     `a_member_that_cannot_keep_up_refuses`, `proposals_without_a_leader_are_held_and_then_refused`
 //! Membership
-//! 16. nothing is applied behind a membership entry before its verdict               `a_membership_entry_ends_its_job`
-//! 17. a refused change is none                                                      `a_refused_change_changes_nothing`
+//! 16. nothing is applied behind a membership entry before its verdict               script `a_membership_change_is_applied_before_…`
+//! 17. a refused change is none                                                      the same
 //! Leases
 //! 18. an expiry is appended by the leader of the term, and never forwarded          `an_expiry_is_never_forwarded`
 //!                                                                                   `an_expiry_dies_with_the_term_in_which_it_was_decided`
@@ -82,18 +84,6 @@ fn a_lone_member_leads_at_once_and_answers() {
     assert!(matches!(reply, Reply::Put(put) if put.revision == 2), "{reply:?}");
     assert_eq!(house.node(1).get("a").as_deref(), Some("1"));
     assert!(house.node(1).notices.contains(&Notice::Ready));
-}
-
-#[test]
-fn a_lone_member_does_not_answer_before_its_own_sync() {
-    let mut house = lone();
-    house.node(1).hold(Worker::Log);
-    let id = house.node(1).put("a", "1");
-    house.settle();
-    assert!(house.node(1).reply(id).is_none());
-    house.node(1).release(Worker::Log);
-    house.settle();
-    assert!(house.node(1).is_acknowledged(id));
 }
 
 #[test]
@@ -349,14 +339,6 @@ fn what_does_not_fit_is_refused() {
 }
 
 #[test]
-fn two_processes_do_not_share_a_directory() {
-    let mut house = lone();
-    let disk = house.node(1).vfs.clone();
-    let why = open(std::sync::Arc::new(disk), config(1), Bootstrap::Restart).err().unwrap();
-    assert!(why.to_string().contains("another process"), "{why}");
-}
-
-#[test]
 fn the_store_does_not_sync_beside_the_log() {
     let mut house = House::with(&[1, 2, 3], |mut config| {
         config.limits.frame_bytes = 2_000;
@@ -575,47 +557,6 @@ fn a_read_is_asked_for_again_until_its_time_is_over() {
 }
 
 #[test]
-fn a_new_leader_refuses_waiting_reads() {
-    let (mut house, leader) = three();
-    house.isolate(leader);
-    let follower = house.followers(leader)[0];
-    house.cut.insert((follower, leader));
-    house.node(follower).read_index(1);
-    house.settle();
-    assert_eq!(house.node(follower).read_answer(1), None);
-    house.ticks(45);
-    assert_eq!(house.node(follower).read_answer(1), Some(Err(Refusal::LeaderChanged)));
-}
-
-/// It leads by its own vote before its term's first entry is durable, and may not know yet what it had committed.
-#[test]
-fn a_lone_member_is_not_trusted_before_its_own_entry() {
-    let mut house = lone();
-    assert!(house.node(1).view().lone());
-    // Its configuration is in the store; what follows is only in the log.
-    house.ticks(12);
-    let id = house.node(1).put("a", "1");
-    house.settle();
-    assert!(house.node(1).is_acknowledged(id));
-    house.node(1).kill();
-    house.node(1).open(Bootstrap::Restart).unwrap();
-    assert!(!house.node(1).view().lone());
-    house.node(1).hold(Worker::Apply);
-    house.settle();
-    house.ticks(3);
-    assert!(house.node(1).leads());
-    assert!(!house.node(1).view().lone(), "its own entry is not applied");
-    house.node(1).read_index(5);
-    house.settle();
-    let index = house.node(1).read_answer(5).unwrap().unwrap();
-    assert!(index > house.node(1).view().applied());
-    house.node(1).release(Worker::Apply);
-    house.settle();
-    assert!(house.node(1).view().lone());
-    assert_eq!(house.node(1).get("a").as_deref(), Some("1"));
-}
-
-#[test]
 fn the_lone_flag_falls_before_the_new_voter_is_told() {
     let mut house = lone();
     let node = house.node(1);
@@ -675,34 +616,6 @@ fn a_follower_answers_after_its_own_apply() {
 }
 
 #[test]
-fn admission_by_lag_and_size() {
-    let mut house = House::with(&[1, 2, 3], |mut config| {
-        config.limits.apply_lag = 10;
-        config.limits.apply_lag_priority = 20;
-        config.max_request_bytes = 1_000;
-        config
-    });
-    let leader = house.elect();
-    house.ticks(2);
-    let large = house.node(leader).put("a", &"x".repeat(1_000));
-    house.settle();
-    assert_eq!(house.node(leader).refusal(large), Some(Refusal::TooLarge));
-    house.node(leader).hold(Worker::Apply);
-    for n in 0..11 {
-        house.node(leader).put("a", &n.to_string());
-    }
-    house.settle();
-    let ordinary = house.node(leader).put("a", "x");
-    let revoke = house.node(leader).propose(revoke_request(5));
-    house.settle();
-    assert_eq!(house.node(leader).refusal(ordinary), Some(Refusal::TooManyRequests));
-    assert_eq!(house.node(leader).refusal(revoke), None, "what frees gets the wider gap");
-    house.node(leader).release(Worker::Apply);
-    house.settle();
-    assert_eq!(house.node(leader).reply(revoke), Some(&Err(Error::LeaseNotFound)));
-}
-
-#[test]
 fn admission_by_bytes_closes_the_inbox() {
     let mut house = House::with(&[1], |mut config| {
         config.limits.uncommitted_bytes = 10_000;
@@ -729,75 +642,6 @@ fn admission_by_bytes_closes_the_inbox() {
     house.node(1).release(Worker::Flush);
     house.ticks(11);
     assert!(house.node(1).replica().takes_proposals());
-}
-
-#[test]
-fn admission_without_a_leader_waits_and_then_gives_up() {
-    let mut house = House::with(&[1, 2, 3], |mut config| {
-        config.limits.held_proposals = 3;
-        config
-    });
-    house.node(2).kill();
-    house.node(3).kill();
-    let held: Vec<_> = (0..4).map(|n| house.node(1).put("a", &n.to_string())).collect();
-    house.settle();
-    assert_eq!(house.node(1).refusal(held[3]), Some(Refusal::NoLeader));
-    house.node(2).open(Bootstrap::Restart).unwrap();
-    house.elect();
-    house.ticks(3);
-    assert!(held[..3].iter().all(|id| house.node(1).is_acknowledged(*id)));
-
-    house.node(2).kill();
-    house.ticks(30);
-    let late = house.node(1).put("b", "1");
-    house.ticks(75);
-    assert_eq!(house.node(1).refusal(late), Some(Refusal::TimedOut));
-}
-
-#[test]
-fn a_membership_entry_ends_its_job() {
-    let mut house = lone();
-    house.node(1).hold(Worker::Apply);
-    house.node(1).put("a", "1");
-    house.node(1).change(ConfChangeKind::AddLearnerNode, 9);
-    let behind = house.node(1).put("b", "1");
-    house.settle();
-    let node = house.node(1);
-    let is_change = |job: &ApplyJob| matches!(job, ApplyJob::Membership { .. });
-    assert!(node.apply.back().is_some_and(is_change), "{:?}", node.apply);
-    assert!(node.replica().status().conf_state.learners.is_empty());
-    node.release(Worker::Apply);
-    house.settle();
-    assert!(house.node(1).is_acknowledged(behind));
-    assert_eq!(house.node(1).replica().status().conf_state.learners, [9]);
-    assert_eq!(house.node(1).view().state.cluster().conf_state.learners, [9]);
-}
-
-#[test]
-fn a_refused_change_changes_nothing() {
-    let mut house = lone();
-    let id = house.node(1).change(ConfChangeKind::AddNode, 1);
-    house.settle();
-    assert_eq!(house.node(1).reply(id), Some(&Err(Error::MemberExists)));
-    assert_eq!(house.node(1).replica().status().conf_state.voters, [1]);
-    let after = house.node(1).put("a", "1");
-    house.settle();
-    assert!(house.node(1).is_acknowledged(after));
-    assert!(house.node(1).view().lone(), "it is alone again");
-}
-
-#[test]
-fn an_expired_lease_goes_with_its_keys() {
-    let (mut house, leader) = three();
-    house.node(leader).propose(grant_request(5, 2));
-    house.node(leader).propose(put_request("k", b"v", 5));
-    house.settle();
-    house.ticks(18);
-    assert!(house.node(leader).get("k").is_some());
-    house.ticks(4);
-    for id in [1, 2, 3] {
-        assert_eq!(house.node(id).get("k"), None, "member {id}");
-    }
 }
 
 /// The leader sleeps through the lease's end; the others elect another, at which the client keeps the lease alive. The
@@ -924,22 +768,6 @@ fn a_failed_sync_is_final() {
 }
 
 #[test]
-fn a_failed_frame_is_final() {
-    let mut house = lone();
-    house.node(1).vfs.fail(
-        |operation| {
-            operation.kind == OperationKind::Write
-                && operation.path.starts_with("/data/member/store")
-        },
-        1,
-        Fault::Errno(5),
-    );
-    house.node(1).put("a", "1");
-    house.ticks(15);
-    assert!(house.node(1).fatal().is_some());
-}
-
-#[test]
 fn the_end_hands_leadership_over() {
     let (mut house, leader) = three();
     let id = house.node(leader).put("a", "1");
@@ -958,35 +786,6 @@ fn the_end_hands_leadership_over() {
     house.node(leader).cut_power(8);
     house.node(leader).open(Bootstrap::Restart).unwrap();
     assert_eq!(house.node(leader).view().applied(), applied);
-}
-
-#[test]
-fn a_lone_member_ends_at_once() {
-    let mut house = lone();
-    house.node(1).put("a", "1");
-    house.settle();
-    house.node(1).inbox.push_back(Input::Stop);
-    house.settle();
-    assert!(house.node(1).notices.contains(&Notice::Stopped));
-    assert!(!house.node(1).view().lone());
-}
-
-#[test]
-fn leadership_is_transferred_on_request() {
-    let (mut house, leader) = three();
-    let to = house.followers(leader)[1];
-    let transfer =
-        |token, to| Input::TransferLeader { asker: Asker::Shard { shard: SHARD, token }, to };
-    house.node(to).inbox.push_back(transfer(1, to));
-    house.node(leader).inbox.push_back(transfer(2, 99));
-    house.node(leader).inbox.push_back(transfer(3, to));
-    house.settle();
-    house.ticks(1);
-    let answer = |token, result| Answer::Transferred { token, result };
-    assert!(house.node(to).answers.contains(&answer(1, Err(Refusal::NotLeader))));
-    assert!(house.node(leader).answers.contains(&answer(2, Err(Refusal::BadTransferee))));
-    assert!(house.node(leader).answers.contains(&answer(3, Ok(()))));
-    assert!(house.node(to).leads());
 }
 
 #[test]

@@ -80,13 +80,17 @@ pub fn config(id: NodeId) -> Config {
 }
 
 pub fn founders(ids: &[NodeId]) -> Vec<Founder> {
-    let member = |id: &NodeId| state_machine::Member {
-        id: *id,
+    let founder = |id| Founder { node_id: id, context: founding_member(id).to_context() };
+    ids.iter().copied().map(founder).collect()
+}
+
+fn founding_member(id: NodeId) -> state_machine::Member {
+    state_machine::Member {
+        id,
         name: format!("m{id}"),
         peer_urls: vec![format!("http://10.0.0.{id}:2380")],
         ..state_machine::Member::default()
-    };
-    ids.iter().map(|id| Founder { node_id: *id, context: member(id).to_context() }).collect()
+    }
 }
 
 impl Node {
@@ -196,7 +200,9 @@ impl Node {
 
     pub fn change(&mut self, kind: raft::ConfChangeKind, node_id: NodeId) -> RequestId {
         let id = self.waiters.add(String::new(), u64::MAX >> 8).unwrap();
-        let context = founders(&[node_id])[0].context.clone();
+        let mut member = founding_member(node_id);
+        member.is_learner = kind == raft::ConfChangeKind::AddLearnerNode;
+        let context = member.to_context();
         let data = raft::ConfChange { id: id.0, kind, node_id, context }.encode();
         let list = vec![Proposal { id, data, lane: Lane::Membership }];
         self.inbox.push_back(Input::Propose(Proposals { shard: SHARD, list }));

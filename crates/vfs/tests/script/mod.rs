@@ -94,7 +94,11 @@ pub struct Disk {
 
 impl Disk {
     pub fn new() -> Disk {
-        Disk { memory: Memory::new(1), calls: Arc::default() }
+        Disk::of(Memory::new(1))
+    }
+
+    pub fn of(memory: Memory) -> Disk {
+        Disk { memory, calls: Arc::default() }
     }
 
     pub fn vfs(&self) -> Arc<dyn Vfs> {
