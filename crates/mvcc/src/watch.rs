@@ -78,6 +78,8 @@ struct Watcher<Id> {
     id: Id,
     range: KeyRange,
     filter: Filter,
+    /// The main revision that it asked to start at; 0 if it asked for what comes next.
+    start: i64,
     /// No event below this main revision is wanted any more. While synced it may lie below what was told, for a
     /// batch does not touch the watchers it has no events for.
     next: i64,
@@ -163,8 +165,14 @@ impl<Id: Clone + Ord> WatcherSet<Id> {
             return false;
         }
         let next = if from == 0 { self.seen + 1 } else { from };
-        let watcher =
-            Watcher { id: id.clone(), range: range.clone(), filter, next, place: Place::Synced };
+        let watcher = Watcher {
+            id: id.clone(),
+            range: range.clone(),
+            filter,
+            start: from,
+            next,
+            place: Place::Synced,
+        };
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.slots[slot as usize] = Some(watcher);
@@ -346,10 +354,10 @@ impl<Id: Clone + Ord> WatcherSet<Id> {
     }
 
     /// The revision up to which this watcher has been told everything, for a progress notice: only if it is synced
-    /// and its start revision has come.
+    /// and its start revision has come. Who asked for the very next revision is told nothing before that, as with etcd.
     pub fn progress(&self, id: &Id) -> Option<i64> {
         let watcher = self.watcher(*self.names.get(id)?);
-        (watcher.is_synced() && watcher.next <= self.seen + 1).then_some(self.seen)
+        (watcher.is_synced() && watcher.start <= self.seen).then_some(self.seen)
     }
 
     /// The revision up to which batches have been seen.
