@@ -8,6 +8,9 @@
 //! txn "COMPARES ? OPERATIONS : OPERATIONS"
 //!     a compare is  value(a) = x,  version(a,z) > 0,  mod(a) != unset;  compares are joined by &
 //!     an operation is a put, get, del, none, or txn { … };  operations are joined by ;
+//! flush, die       a frame is written; the process dies, and starts from what was
+//! again            the entry that was applied last comes once more
+//! elsewhere        goes on with a new member; received: the one before takes this one's state
 //! ```
 //!
 //! A request is checked as for a client; with the prefix `log:` it stands in the log unchecked. What comes
@@ -15,9 +18,10 @@
 //! see is what is tested. `UPDATE_GOLDENFILES=1` writes what comes out into the files.
 
 #![allow(clippy::unwrap_used)]
-#![allow(clippy::disallowed_methods, reason = "scripts are files")]
 
 mod member;
+#[path = "../../vfs/tests/script/mod.rs"]
+mod script;
 
 use std::error::Error as StdError;
 use std::fmt::Write as _;
@@ -37,18 +41,16 @@ type Result<T> = std::result::Result<T, Box<dyn StdError>>;
 
 #[test]
 fn scripts() {
-    let mut names: Vec<_> =
-        std::fs::read_dir("tests/scripts").unwrap().map(|entry| entry.unwrap().path()).collect();
-    names.sort();
-    assert!(!names.is_empty());
-    for path in names {
-        eprintln!("{}", path.display());
-        goldenscript::run(&mut Script { member: Member::new() }, path).unwrap();
-    }
+    script::run_all(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scripts"), || Script {
+        member: Member::new(),
+        aside: None,
+    });
 }
 
 struct Script {
     member: Member,
+    /// The member that was left for another.
+    aside: Option<Member>,
 }
 
 impl goldenscript::Runner for Script {
@@ -202,6 +204,26 @@ impl Script {
                     request: Request::Put(put),
                 };
                 return Ok(show(self.member.apply(Payload::Normal(&command.encode()), false)));
+            }
+            "flush" => {
+                self.member.flush();
+                return Ok("written\n".into());
+            }
+            "die" => return Ok(format!("applied {}\n", self.member.die())),
+            "again" => {
+                let (index, term) = self.member.machine().applied();
+                let outcome = self.member.machine().apply(index, term, Payload::Unreadable, true);
+                return Ok(show(outcome?));
+            }
+            "elsewhere" => {
+                self.aside = Some(std::mem::replace(&mut self.member, Member::new()));
+                return Ok("a new member\n".into());
+            }
+            "received" => {
+                let before = self.aside.take().ok_or("nobody was left")?;
+                let other = std::mem::replace(&mut self.member, before);
+                self.member.replace(other);
+                return Ok("received\n".into());
             }
             "restart" => {
                 let before = self.member.state();

@@ -81,6 +81,14 @@ impl Member {
         self.start();
     }
 
+    /// Dies without a word and starts from the disk. Returns up to where that holds everything.
+    pub fn die(&mut self) -> u64 {
+        self.running = None;
+        self.disk.crash();
+        self.start();
+        self.machine().applied().0
+    }
+
     pub fn machine(&mut self) -> &mut StateMachine {
         &mut self.running.as_mut().unwrap().0
     }
