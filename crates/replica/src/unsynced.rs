@@ -24,6 +24,10 @@ impl Vfs for Unsynced {
         self.0.lock(path)
     }
 
+    fn lock_shared(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
+        self.0.lock_shared(path)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.0.rename(from, to)
     }

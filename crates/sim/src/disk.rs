@@ -64,6 +64,11 @@ impl Vfs for Disk {
         self.memory.lock(path)
     }
 
+    fn lock_shared(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
+        self.check()?;
+        self.memory.lock_shared(path)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.check()?;
         self.memory.rename(from, to)

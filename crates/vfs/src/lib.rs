@@ -57,6 +57,10 @@ pub trait Vfs: Send + Sync {
     /// somebody holds it. It is let go when the guard is dropped, or when the process ends.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>>;
 
+    /// Takes the lock named by the existing file `path` for somebody who only looks: together with others who do, but
+    /// not while somebody holds it alone (`WouldBlock`). Changes nothing; `NotFound` if there is no such file.
+    fn lock_shared(&self, path: &Path) -> io::Result<Box<dyn Lock>>;
+
     /// Gives the file or directory `from` the name `to`, in one step; a file that had this name loses it.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 

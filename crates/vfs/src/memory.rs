@@ -160,7 +160,7 @@ impl Memory {
             places: disk.places.clone(),
             durable_names: disk.durable_names.clone(),
             name_changes: disk.name_changes.clone(),
-            locked: BTreeSet::new(),
+            locked: BTreeMap::new(),
             handles: BTreeMap::new(),
             operations: disk.operations,
             stop_at: None,
@@ -391,8 +391,19 @@ impl Vfs for Memory {
                 disk.make(dir, name, Node::File(Box::default()))
             }
         };
-        if !disk.locked.insert(node) {
+        if disk.locked.contains_key(&node) {
             return Err(ErrorKind::WouldBlock.into());
+        }
+        disk.locked.insert(node, Held::Alone);
+        Ok(Box::new(MemoryLock { memory: self.clone(), node, generation: disk.generation }))
+    }
+
+    fn lock_shared(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
+        let mut disk = self.enter(OperationKind::Lock, Target::Path(path))?;
+        let node = disk.find(path).ok_or(ErrorKind::NotFound)?;
+        match disk.locked.entry(node).or_insert(Held::Shared(0)) {
+            Held::Alone => return Err(ErrorKind::WouldBlock.into()),
+            Held::Shared(holders) => *holders += 1,
         }
         Ok(Box::new(MemoryLock { memory: self.clone(), node, generation: disk.generation }))
     }
@@ -609,9 +620,20 @@ impl Drop for MemoryLock {
     fn drop(&mut self) {
         let mut disk = self.memory.disk();
         if disk.generation == self.generation {
-            disk.locked.remove(&self.node);
+            match disk.locked.get_mut(&self.node) {
+                Some(Held::Shared(holders)) if *holders > 1 => *holders -= 1,
+                _ => drop(disk.locked.remove(&self.node)),
+            }
         }
     }
+}
+
+/// How a lock is held.
+#[derive(Clone, Copy, Debug)]
+enum Held {
+    Alone,
+    /// By so many.
+    Shared(usize),
 }
 
 /// A file or a directory, whatever its name.
@@ -701,7 +723,7 @@ struct Disk {
     durable_names: BTreeMap<PlaceOf, NodeId>,
     /// What turns `durable_names` into `names`, in order.
     name_changes: Vec<NameChange>,
-    locked: BTreeSet<NodeId>,
+    locked: BTreeMap<NodeId, Held>,
     /// How many handles of this life are open on a file.
     handles: BTreeMap<NodeId, usize>,
     operations: u64,
@@ -724,7 +746,7 @@ impl Disk {
             places: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             name_changes: Vec::new(),
-            locked: BTreeSet::new(),
+            locked: BTreeMap::new(),
             handles: BTreeMap::new(),
             operations: 0,
             stop_at: None,

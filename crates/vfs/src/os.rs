@@ -34,16 +34,11 @@ impl Vfs for Os {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         let mut options = fs::OpenOptions::new();
         options.read(true).mode(FILE_MODE);
-        match mode {
-            OpenMode::Read => {}
-            OpenMode::Write => {
-                options.write(true);
-            }
-            OpenMode::Create => {
-                options.write(true).create_new(true);
-            }
-        }
-        let file = options.open(path)?;
+        let file = match mode {
+            OpenMode::Read => open_to_read(path)?,
+            OpenMode::Write => options.write(true).open(path)?,
+            OpenMode::Create => options.write(true).create_new(true).open(path)?,
+        };
         if file.metadata()?.is_dir() {
             return Err(ErrorKind::IsADirectory.into());
         }
@@ -60,6 +55,12 @@ impl Vfs for Os {
             .open(path)?;
         // flock belongs to the open file, not to the process: a second open in this process is refused too.
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Box::new(OsLock { _file: file }))
+    }
+
+    fn lock_shared(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
+        let file = open_to_read(path)?;
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared)?;
         Ok(Box::new(OsLock { _file: file }))
     }
 
@@ -102,6 +103,18 @@ impl Vfs for Os {
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         fs::remove_dir_all(path)
+    }
+}
+
+/// Opens what may be anything: a pipe that nobody writes to must not make the caller wait, and what has no length
+/// must not be read to its end.
+fn open_to_read(path: &Path) -> io::Result<fs::File> {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let kind = file.metadata()?.file_type();
+    match kind.is_file() || kind.is_dir() {
+        true => Ok(file),
+        false => Err(io::Error::new(ErrorKind::InvalidInput, "this is neither file nor directory")),
     }
 }
 

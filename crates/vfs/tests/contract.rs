@@ -117,6 +117,24 @@ fn a_handle_outlives_its_name() {
     });
 }
 
+/// Those who only look share the lock with each other, not with its holder, and do not make its file.
+#[test]
+fn a_shared_lock_keeps_the_holder_out() {
+    on_both(|vfs, dir| {
+        let path = dir.join("lock");
+        assert_eq!(vfs.lock_shared(&path).err().unwrap().kind(), ErrorKind::NotFound);
+        assert!(!vfs.exists(&path).unwrap());
+        let held = vfs.lock(&path).unwrap();
+        assert_eq!(vfs.lock_shared(&path).err().unwrap().kind(), ErrorKind::WouldBlock);
+        drop(held);
+        let (one, other) = (vfs.lock_shared(&path).unwrap(), vfs.lock_shared(&path).unwrap());
+        drop(one);
+        assert_eq!(vfs.lock(&path).err().unwrap().kind(), ErrorKind::WouldBlock);
+        drop(other);
+        drop(vfs.lock(&path).unwrap());
+    });
+}
+
 /// A lock has one holder at a time, also within one process.
 #[test]
 fn a_lock_is_held_once() {
