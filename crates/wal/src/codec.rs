@@ -487,9 +487,11 @@ impl Source<'_> {
 }
 
 /// A field's value.
-#[derive(Clone, Copy)]
-enum Value<'a> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// A number.
     Uint(u64),
+    /// Bytes, a text or a message.
     Bytes(&'a [u8]),
     /// A fixed number or a group: nothing we know is written so.
     Other,
@@ -527,10 +529,16 @@ impl<'a> Value<'a> {
 }
 
 /// The fields of a message, one after the other; holds what is not read yet.
-struct Fields<'a>(&'a [u8]);
+#[derive(Clone, Copy, Debug)]
+pub struct Fields<'a>(pub &'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn next(&mut self) -> Result<Option<(u64, Value<'a>)>> {
+    /// The next field's number and value; `None` at the end.
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "a message may break off, and then nothing follows"
+    )]
+    pub fn next(&mut self) -> Result<Option<(u64, Value<'a>)>> {
         if self.0.is_empty() {
             return Ok(None);
         }

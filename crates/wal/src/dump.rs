@@ -3,7 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use raft::{Entry, HardState};
+pub use raft::{
+    ConfChange, ConfChangeSingle, ConfChangeV2, ConfState, Entry, EntryKind, HardState,
+};
 use vfs::{OpenMode, Vfs};
 
 use crate::codec;
@@ -40,10 +42,15 @@ pub struct Line {
     pub file: String,
     /// Where the record's frame begins in it.
     pub offset: u64,
+    /// How many bytes the frame takes; 0 where there is none.
+    pub bytes: u64,
     /// The record, or what is wrong there. After bytes that are no record the next file follows; after a
     /// checksum that does not match the record itself follows, and its checksum is taken for right.
     pub record: Result<Record, String>,
 }
+
+/// Longer files are not read: each is held in memory as a whole, and this is eight times what a file of a log grows to.
+pub const FILE_BYTES_MAX: u64 = 512 << 20;
 
 /// All records of the log in `dir`, file by file.
 pub fn dump<'a>(vfs: &'a dyn Vfs, dir: &Path) -> io::Result<Dump<'a>> {
@@ -87,12 +94,14 @@ impl Iterator for Dump<'_> {
                         return Some(Line {
                             file: name,
                             offset: 0,
+                            bytes: 0,
                             record: Err(error.to_string()),
                         });
                     }
                 }
             };
             let (offset, file) = (current.at as u64, current.name.clone());
+            let mut bytes = 0;
             let record = match frame::parse(&current.bytes, current.at) {
                 Parsed::End => {
                     let rest = &current.bytes[current.at..];
@@ -120,11 +129,12 @@ impl Iterator for Dump<'_> {
                         self.crc = Some(record.crc);
                         current.is_told = false;
                         current.at += frame as usize;
+                        bytes = frame;
                         Ok(decode(&record))
                     }
                 }
             };
-            return Some(Line { file, offset, record });
+            return Some(Line { file, offset, bytes, record });
         }
     }
 }
@@ -132,11 +142,18 @@ impl Iterator for Dump<'_> {
 impl Dump<'_> {
     fn load(&self, name: &str) -> io::Result<Vec<u8>> {
         let file = self.vfs.open(&self.dir.join(name), OpenMode::Read)?;
-        let len = usize::try_from(file.len()?).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        let mut bytes = vec![0; len];
+        let len = file.len()?;
+        if len > FILE_BYTES_MAX {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, too_long(len)));
+        }
+        let mut bytes = vec![0; len as usize];
         file.read_exact_at(&mut bytes, 0)?;
         Ok(bytes)
     }
+}
+
+pub(crate) fn too_long(len: u64) -> String {
+    format!("{len} bytes are more than a file of a log has ({FILE_BYTES_MAX} at most are read)")
 }
 
 fn decode(record: &codec::RawRecord<'_>) -> Record {

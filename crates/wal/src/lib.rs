@@ -13,7 +13,7 @@
 //! ```
 //!
 //! [`Wal`] writes, [`Wal::open`] reads all back after a restart, [`Reader`] reads entries back while the log
-//! runs, [`snap`] keeps snapshots in files, [`dump`] shows all to people. `docs/format/wal.md` draws every byte.
+//! runs, [`snap`] keeps snapshots in files, [`dump`] shows all to people, [`status`] what it comes to. `docs/format/wal.md` draws every byte.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -25,6 +25,7 @@ mod reader;
 mod recover;
 mod segment;
 pub mod snap;
+pub mod status;
 mod wal;
 
 use std::fmt;

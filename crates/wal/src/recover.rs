@@ -54,7 +54,9 @@ pub(crate) struct Found {
 
 /// Reads the log in `dir`, whose state is known elsewhere up to `from`. Changes nothing.
 pub(crate) fn read(vfs: &dyn Vfs, dir: &Path, from: Index) -> Result<Found, OpenError> {
-    read_files(vfs, dir, from)?.finish()
+    let mut reader = LogReader::new(dir, from);
+    reader.read_files(vfs, OpenMode::Write)?;
+    reader.finish()
 }
 
 /// The newest snapshot record in `dir`. Whether the log reaches to it, and from where, is not asked.
@@ -62,11 +64,30 @@ pub(crate) fn newest_snapshot(
     vfs: &dyn Vfs,
     dir: &Path,
 ) -> Result<Option<SnapshotRecord>, OpenError> {
-    const ALL: Index = Index(u64::MAX - 1);
-    Ok(read_files(vfs, dir, ALL)?.found.snapshots.pop())
+    let mut reader = LogReader::new(dir, ALL);
+    reader.read_files(vfs, OpenMode::Write)?;
+    Ok(reader.found.snapshots.pop())
 }
 
-fn read_files<'a>(vfs: &dyn Vfs, dir: &'a Path, from: Index) -> Result<LogReader<'a>, OpenError> {
+/// What can be read of the log in `dir`, without its entries, and why not more. Changes nothing.
+pub(crate) fn look(vfs: &dyn Vfs, dir: &Path) -> (Found, Option<OpenError>) {
+    let mut reader = LogReader::new(dir, ALL);
+    let read = reader.read_files(vfs, OpenMode::Read).and_then(|()| reader.check_commit());
+    (reader.found, read.err())
+}
+
+/// Above every index: with it no entry is kept in memory, and no file is missing that only an older state needs.
+const ALL: Index = Index(u64::MAX - 1);
+
+/// The names in a log's directory: the files in order, with sequence number and index, and leftovers.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    pub(crate) files: Vec<(u64, Index, String)>,
+    pub(crate) leftovers: Vec<String>,
+}
+
+/// Reads them; there is at least one file.
+pub(crate) fn names(vfs: &dyn Vfs, dir: &Path) -> Result<Names, OpenError> {
     let names = match vfs.list(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(OpenError::Missing(dir.to_owned()));
@@ -86,27 +107,7 @@ fn read_files<'a>(vfs: &dyn Vfs, dir: &'a Path, from: Index) -> Result<LogReader
     if files.is_empty() {
         return Err(OpenError::Missing(dir.to_owned()));
     }
-    // Files that were released may vanish in any order when the power goes. So a gap is one of files that are
-    // still needed only if the file behind it begins above the state.
-    let is_gap = |i: &usize| files[*i].0 != files[i - 1].0 + 1;
-    if let Some(start) = (1..files.len()).rev().find(is_gap) {
-        if files[start].1 > from.next() {
-            return Err(OpenError::Gap(format!(
-                "{}: {} is followed by {}, the files between them are missing; {REMEDY}",
-                dir.display(),
-                files[start - 1].2,
-                files[start].2,
-            )));
-        }
-        leftovers.extend(files.drain(..start).map(|(_, _, name)| name));
-    }
-    let mut reader = LogReader::new(dir, from);
-    reader.found.leftovers = leftovers;
-    let last = files.len() - 1;
-    for (i, (sequence, first, name)) in files.into_iter().enumerate() {
-        reader.read_file(vfs, sequence, first, name, i == last)?;
-    }
-    Ok(reader)
+    Ok(Names { files, leftovers })
 }
 
 /// Reads one file after the other.
@@ -136,16 +137,41 @@ impl<'a> LogReader<'a> {
         LogReader { dir, from, found, crc: None, has_metadata: false }
     }
 
+    fn read_files(&mut self, vfs: &dyn Vfs, mode: OpenMode) -> Result<(), OpenError> {
+        let Names { mut files, mut leftovers } = names(vfs, self.dir)?;
+        // Files that were released may vanish in any order when the power goes. So a gap is one of files that are
+        // still needed only if the file behind it begins above the state.
+        let is_gap = |i: &usize| files[*i].0 - files[i - 1].0 != 1;
+        if let Some(start) = (1..files.len()).rev().find(is_gap) {
+            if files[start].1 > self.from.next() {
+                return Err(OpenError::Gap(format!(
+                    "{}: {} is followed by {}, the files between them are missing; {REMEDY}",
+                    self.dir.display(),
+                    files[start - 1].2,
+                    files[start].2,
+                )));
+            }
+            leftovers.extend(files.drain(..start).map(|(_, _, name)| name));
+        }
+        self.found.leftovers = leftovers;
+        let last = files.len() - 1;
+        for (i, (sequence, first, name)) in files.into_iter().enumerate() {
+            self.read_file(vfs, mode, sequence, first, name, i == last)?;
+        }
+        Ok(())
+    }
+
     fn read_file(
         &mut self,
         vfs: &dyn Vfs,
+        mode: OpenMode,
         sequence: u64,
         first: Index,
         name: String,
         is_last: bool,
     ) -> Result<(), OpenError> {
         let path = self.dir.join(&name);
-        let file = vfs.open(&path, OpenMode::Write).map_err(OpenError::Io)?;
+        let file = vfs.open(&path, mode).map_err(OpenError::Io)?;
         let len = file.len().map_err(OpenError::Io)?;
         let len =
             usize::try_from(len).map_err(|_| OpenError::Io(io::ErrorKind::FileTooLarge.into()))?;
@@ -280,9 +306,19 @@ impl<'a> LogReader<'a> {
         Ok(())
     }
 
+    fn check_commit(&self) -> Result<(), OpenError> {
+        let (last, commit) = (self.found.layout.last, self.found.hard_state.commit);
+        if commit <= last {
+            return Ok(());
+        }
+        let end = self.found.layout.segments.back().expect("a log has files");
+        let what = format!("the log ends here with index {last}, but {commit} is committed");
+        Err(rotten(&self.dir.join(&end.name), end.bytes as usize, &what))
+    }
+
     fn finish(mut self) -> Result<Found, OpenError> {
-        let found = &mut self.found;
-        found.crc = self.crc.unwrap_or(0);
+        self.found.crc = self.crc.unwrap_or(0);
+        let found = &self.found;
         let (last, (base, _)) = (found.layout.last, found.layout.base());
         let end = found.layout.segments.back().expect("a log has files");
         let path = self.dir.join(&end.name);
@@ -293,13 +329,7 @@ impl<'a> LogReader<'a> {
             );
             return Err(rotten(&path, end.bytes as usize, &what));
         }
-        if found.hard_state.commit > last {
-            let what = format!(
-                "the log ends here with index {last}, but {} is committed",
-                found.hard_state.commit
-            );
-            return Err(rotten(&path, end.bytes as usize, &what));
-        }
+        self.check_commit()?;
         if base > self.from && matches!(found.layout.base, Base::Entry(..)) {
             return Err(OpenError::Gap(format!(
                 "{}: the log begins with index {base}, but the state holds only {}; {REMEDY}",

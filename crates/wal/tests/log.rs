@@ -11,6 +11,7 @@ use raft::{ConfState, Entry, EntryKind, HardState, Index, Term};
 use vfs::memory::{Failure, Memory, OperationKind};
 use vfs::{OpenMode, Vfs};
 use wal::dump::{Record, dump};
+use wal::status::status;
 use wal::{Metadata, OpenError, Options, ReadError, SnapshotRecord, Wal};
 
 const METADATA: Metadata =
@@ -82,10 +83,9 @@ fn a_new_log_is_etcds_to_the_byte() {
     assert!(bytes[80..].iter().all(|&byte| byte == 0));
 }
 
-/// The example of `docs/format/wal.md`: a membership change, a sync, a put and a state. etcd's own tools print this
-/// file as what it is.
+/// A membership change, a sync, a put and a state. etcd's own tools print this file as what it is.
 #[test]
-fn the_example_of_the_format_page() {
+fn entries_and_states_are_etcds_to_the_byte() {
     let disk = Memory::new(1);
     let mut wal = create(&disk, 4096);
     let add_node = Entry {
@@ -344,4 +344,83 @@ fn a_log_that_is_not_whole_is_refused() {
     file.append(&foreign).unwrap();
     let error = open(&disk, 0).err().unwrap();
     assert!(matches!(error, OpenError::Rotten { offset: 0, .. }), "{error}");
+}
+
+/// Looking at a log changes nothing on the disk, not even when there is something to mend.
+#[test]
+fn the_status_is_what_a_start_finds_and_mends_nothing() {
+    let disk = Memory::new(1);
+    assert!(matches!(status(&disk, dir()), Err(OpenError::Missing(_))));
+    let mut wal = create(&disk, 4096);
+    for index in 1..=60 {
+        wal.append(&[entry(index, 1 + index / 40)], Some(&state(2, index - 1))).unwrap();
+        wal.sync().unwrap();
+    }
+    wal.save_snapshot(&snapshot(50, 2)).unwrap();
+    wal.append(&[], Some(&state(2, 60))).unwrap();
+    wal.sync().unwrap();
+    wal.release(Index(30)).unwrap();
+    let (files, used) = (wal.segments(), wal.bytes());
+    drop(wal);
+    let last = disk.list(dir()).unwrap().pop().unwrap();
+    let file = disk.open(&dir().join(&last), OpenMode::Write).unwrap();
+    let end = status(&disk, dir()).unwrap().files.last().unwrap().used.unwrap();
+    // Of the next frame only the length word was written.
+    file.write_at(&[0x40], end).unwrap();
+    disk.open(&dir().join("0.tmp"), OpenMode::Create).unwrap();
+
+    let operations = disk.operations();
+    let found = status(&disk, dir()).unwrap();
+    assert_eq!(dump(&disk, dir()).unwrap().filter(|line| line.record.is_err()).count(), 1);
+    assert_eq!(disk.operations(), operations, "only reading");
+
+    assert_eq!(found.metadata, Some(METADATA));
+    assert_eq!(found.hard_state, state(2, 60));
+    assert_eq!(found.last, (Index(60), Term(2)));
+    assert_eq!(found.snapshots, [snapshot(50, 2)]);
+    assert_eq!(found.leftovers, ["0.tmp"]);
+    assert_eq!(found.files.len(), files);
+    assert_eq!(found.files.iter().map(|file| file.used.unwrap()).sum::<u64>(), used);
+    assert_eq!(found.torn.as_ref().map(|torn| (torn.offset, torn.lost_bytes)), Some((end, 1)));
+    assert!(found.damage.is_none());
+    let (_, recovered) = open(&disk, 50).unwrap();
+    assert_eq!((found.base, found.torn), (recovered.base, recovered.torn));
+}
+
+/// What was read before the damage is told with it.
+#[test]
+fn the_status_of_a_rotten_log_says_where_and_what_came_before() {
+    let disk = Memory::new(1);
+    let mut wal = create(&disk, 4096);
+    for index in 1..=60 {
+        wal.append(&[entry(index, 1)], Some(&state(1, index))).unwrap();
+        wal.sync().unwrap();
+    }
+    drop(wal);
+    let files = disk.list(dir()).unwrap();
+    assert!(files.len() > 2);
+    disk.rot(&dir().join(&files[1]), 2000, 0x10);
+    let found = status(&disk, dir()).unwrap();
+    let Some(OpenError::Rotten { file, offset, .. }) = &found.damage else {
+        panic!("{:?}", found.damage);
+    };
+    assert_eq!(*file, dir().join(&files[1]));
+    assert!((1800..=2000).contains(offset), "{offset}");
+    assert!(found.files[0].used.is_some() && found.files[1].used.is_none());
+    assert!(found.last.0 > Index(10) && found.last.0 < Index(60), "{:?}", found.last);
+    assert_eq!(found.metadata, Some(METADATA));
+}
+
+/// A length that is only said takes no memory.
+#[test]
+fn a_file_of_impossible_length_is_not_read() {
+    let disk = Memory::new(1);
+    create(&disk, 4096);
+    let file = disk.open(&file_name(0, 0), OpenMode::Write).unwrap();
+    file.truncate(wal::dump::FILE_BYTES_MAX + 1).unwrap();
+    let found = status(&disk, dir()).unwrap();
+    assert!(matches!(found.damage, Some(OpenError::Rotten { offset: 0, .. })), "{found:?}");
+    let lines: Vec<_> = dump(&disk, dir()).unwrap().collect();
+    assert_eq!(lines.len(), 1);
+    assert!(lines[0].record.as_ref().unwrap_err().contains("are more than a file of a log has"));
 }
