@@ -21,7 +21,7 @@ use crate::record::{Meta, Place, Revision, put_varint, take_u32, take_u64, take_
 use crate::segment::Handle;
 
 const BLOCK_BYTES: usize = 64 << 10;
-const BLOCK_HEAD_BYTES: usize = 8;
+pub(crate) const BLOCK_HEAD_BYTES: usize = 8;
 /// No block is longer: 64 KiB and one row, whose key is bounded by the longest payload.
 const BLOCK_BYTES_MAX: u32 = 1 << 30;
 pub(crate) const TRAILER_BYTES: u32 = 64;
@@ -143,6 +143,14 @@ pub(crate) struct FooterRow {
     pub key: Bytes,
 }
 
+/// Reads the row at the front of a block and moves it on: the record, the offset of its payload, and its key.
+pub(crate) fn decode_row<'a>(block: &mut &'a [u8]) -> Option<(Meta, u32, &'a [u8])> {
+    let meta = Meta::decode(block)?;
+    let offset = take_varint_u32(block)?;
+    let key = block.split_off(..meta.key_range().1 as usize)?;
+    Some((meta, offset, key))
+}
+
 /// Reads a footer row by row, with one block in memory.
 pub(crate) struct Cursor {
     segment: u32,
@@ -192,15 +200,11 @@ impl Cursor {
             }
         }
         let mut rest: &[u8] = &self.block;
-        let parsed = Meta::decode(&mut rest).and_then(|meta| {
-            let offset = take_varint_u32(&mut rest)?;
-            let key_len = meta.key_range().1 as usize;
-            let start = self.block.len() - rest.len();
-            (rest.len() >= key_len).then_some((meta, offset, start, start + key_len))
-        });
-        let Some((meta, offset, start, end)) = parsed else {
+        let Some((meta, offset, key)) = decode_row(&mut rest) else {
             return Err(self.rot("a footer row cannot be read"));
         };
+        let end = self.block.len() - rest.len();
+        let start = end - key.len();
         if let Some(revision) = meta.revision() {
             if revision <= self.last {
                 return Err(self.rot("revisions do not ascend in the footer"));
@@ -213,7 +217,8 @@ impl Cursor {
         Ok(Some(FooterRow { meta, place, key }))
     }
 
-    fn next_block(&mut self) -> Result<Option<Bytes>, ReadError> {
+    /// The rows of the next block, checked. Between rows only.
+    pub fn next_block(&mut self) -> Result<Option<Bytes>, ReadError> {
         let (handle, next, left, heads_crc, blocks_crc, end) = match &mut self.source {
             Source::Memory(blocks) => return Ok(blocks.pop_front()),
             Source::File { handle, next, left, heads_crc, blocks_crc, end } => {

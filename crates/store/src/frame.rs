@@ -20,18 +20,22 @@ use crate::record::{take_u32, take_u64};
 /// Bytes of a frame's header.
 pub(crate) const FRAME_HEADER_BYTES: u32 = 40;
 const HEADER: usize = FRAME_HEADER_BYTES as usize;
+/// No frame is longer: a segment ends soon after it has reached the size that was asked for, which is at most this.
+const FRAME_BYTES_MAX: u32 = 1 << 30;
 const MAGIC: [u8; 4] = *b"QFrm";
 
 /// Whose files these are; mixed into the checksums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub struct Identity {
+    /// The cluster.
     pub cluster_id: u64,
+    /// The member.
     pub member_id: u64,
 }
 
 impl Identity {
     /// The CRC to begin with for something that stands at `offset` of `segment`.
-    pub fn seed(&self, segment: u32, offset: u32) -> u32 {
+    pub(crate) fn seed(&self, segment: u32, offset: u32) -> u32 {
         let mut bytes = [0; 24];
         bytes[..8].copy_from_slice(&self.cluster_id.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.member_id.to_le_bytes());
@@ -108,7 +112,7 @@ impl Scan {
         self.file.read_exact_at(&mut bytes, u64::from(self.offset))?;
         let seed = self.identity.seed(self.segment, self.offset);
         let Some(header) = FrameHeader::decode(&bytes, seed) else { return Ok(None) };
-        if header.len > room - FRAME_HEADER_BYTES {
+        if header.len > (room - FRAME_HEADER_BYTES).min(FRAME_BYTES_MAX) {
             return Ok(None);
         }
         body.clear();

@@ -24,7 +24,8 @@ const MAGIC: [u8; 8] = *b"QManifst";
 
 /// A sealed segment, as the manifest names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Named {
+pub struct Named {
+    /// Its number.
     pub segment: u32,
     /// Length of the file in bytes.
     pub len: u32,
@@ -32,19 +33,24 @@ pub(crate) struct Named {
     pub trailer_crc: u32,
 }
 
+/// What a manifest says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Manifest {
+pub struct Manifest {
+    /// Whose store it is.
     pub identity: Identity,
     /// One more with each replacement.
     pub generation: u64,
-    /// The last entry in the sealed segments.
+    /// The last entry in the sealed segments: its index and term.
     pub applied: (u64, u64),
+    /// The highest main revision in them.
     pub revision: i64,
+    /// The compaction mark as of them.
     pub compact_revision: i64,
     /// The segment that takes frames.
     pub growing: u32,
     /// Bytes of it that were durable when this manifest was written.
     pub growing_synced: u32,
+    /// The others.
     pub sealed: Vec<Named>,
 }
 
@@ -56,7 +62,7 @@ pub(crate) enum ManifestFault {
 }
 
 impl Manifest {
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&(self.sealed.len() as u32).to_le_bytes());
@@ -83,7 +89,7 @@ impl Manifest {
         out
     }
 
-    pub fn decode(bytes: &[u8]) -> Result<Manifest, ManifestFault> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Manifest, ManifestFault> {
         let (body, crc) = bytes.split_last_chunk::<4>().ok_or(ManifestFault::Rot)?;
         if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
             return Err(ManifestFault::Rot);
@@ -120,7 +126,7 @@ impl Manifest {
 
     /// Puts this manifest in the place of the one in `dir`. Durable when it returns; after an error it may be
     /// one or the other.
-    pub fn replace(&self, vfs: &dyn Vfs, dir: &Path) -> io::Result<()> {
+    pub(crate) fn replace(&self, vfs: &dyn Vfs, dir: &Path) -> io::Result<()> {
         let tmp = dir.join(MANIFEST_TMP);
         if vfs.exists(&tmp)? {
             vfs.unlink(&tmp)?;

@@ -18,7 +18,7 @@ use crate::footer::{FooterBuilder, Merge, TRAILER_BYTES, Trailer};
 use crate::frame::{Identity, Scan};
 use crate::live::{Rows, Usage};
 use crate::manifest::{MANIFEST, MANIFEST_TMP, Manifest, ManifestFault, Named};
-use crate::record::{Kind, Meta, Place, Recovered, Row, records};
+use crate::record::{Kind, Location, Meta, Place, Recovered, Row, records};
 use crate::scrub::Position;
 use crate::segment::{
     self, Handle, HeaderFault, Reader, SEGMENT_HEADER_BYTES, Table, View, damage,
@@ -49,24 +49,13 @@ pub fn open(
         create(&*vfs, dir, identity, options.segment_bytes, &names)?;
     }
 
-    let manifest = read_manifest(&*vfs, dir, identity)?;
-    let mut opening = Opening {
-        vfs: &*vfs,
-        dir,
-        identity,
-        handles: BTreeMap::new(),
-        rows: Rows::default(),
-        applied: manifest.applied,
-        revision: manifest.revision,
-        compact_revision: manifest.compact_revision,
-        died: Vec::new(),
-    };
-    let sealed = opening.read_sealed(&manifest, recovered)?;
-    let (growing, tail) = opening.scan_growing(&manifest, recovered)?;
-    let mut died = std::mem::take(&mut opening.died);
-    died.extend(opening.rows.settle_all());
-    let rows = opening.read_rows()?;
-    let Opening { handles, rows: row_states, applied, revision, compact_revision, .. } = opening;
+    let (manifest, _) = read_manifest(&*vfs, dir)?;
+    check_identity(dir, &manifest, identity)?;
+    let scanned = scan(&*vfs, dir, &manifest, OpenMode::Write, recovered)?;
+    let torn = scanned.torn();
+    let Scanned { handles, sealed, growing, tail, died, row_states, .. } = scanned;
+    let Scanned { applied, revision, compact_revision, .. } = scanned;
+    let rows = scanned.rows.into_iter().map(|(row, _)| row).collect();
 
     // All is good: from here on the directory is put in order.
     let io_in_growing = |error| OpenError::Io { file: growing.handle.path.as_ref().clone(), error };
@@ -90,11 +79,6 @@ pub fn open(
         footer_bytes: growing.footer.bytes(),
         applied_index: applied.0,
     };
-    let torn = (tail.lost_bytes > 0).then(|| TornTail {
-        file: growing.handle.path.as_ref().clone(),
-        offset: growing.end.into(),
-        lost_bytes: tail.lost_bytes,
-    });
     let mut flusher = Flusher {
         vfs: Arc::clone(&vfs),
         dir: dir.to_owned(),
@@ -174,21 +158,33 @@ fn create(
     make().map_err(io_in_dir)
 }
 
-fn read_manifest(vfs: &dyn Vfs, dir: &Path, identity: Identity) -> Result<Manifest, OpenError> {
+/// A longer manifest is none: this one names a million segments.
+const MANIFEST_BYTES_MAX: u64 = 16 << 20;
+
+/// The manifest and its bytes.
+pub(crate) fn read_manifest(vfs: &dyn Vfs, dir: &Path) -> Result<(Manifest, Vec<u8>), OpenError> {
     let path = dir.join(MANIFEST);
     let read = || {
         let file = vfs.open(&path, OpenMode::Read)?;
-        let mut bytes = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
+        // One byte more than may be is enough to know that it is too long.
+        let mut bytes = vec![0; file.len()?.min(MANIFEST_BYTES_MAX + 1) as usize];
         file.read_exact_at(&mut bytes, 0)?;
         Ok(bytes)
     };
     let bytes = read().map_err(|error| OpenError::Io { file: path.clone(), error })?;
+    if bytes.len() as u64 > MANIFEST_BYTES_MAX {
+        return Err(OpenError::Rot(damage(&path, 0, "the manifest is too long")));
+    }
     let manifest = Manifest::decode(&bytes).map_err(|fault| match fault {
         ManifestFault::UnknownVersion(found) => {
             OpenError::UnknownVersion { file: path.clone(), found }
         }
         ManifestFault::Rot => OpenError::Rot(damage(&path, 0, "the manifest's CRC does not match")),
     })?;
+    Ok((manifest, bytes))
+}
+
+fn check_identity(dir: &Path, manifest: &Manifest, identity: Identity) -> Result<(), OpenError> {
     let Identity { cluster_id, member_id } = manifest.identity;
     if cluster_id != identity.cluster_id {
         return Err(OpenError::OtherCluster {
@@ -204,7 +200,7 @@ fn read_manifest(vfs: &dyn Vfs, dir: &Path, identity: Identity) -> Result<Manife
             wanted: identity.member_id,
         });
     }
-    Ok(manifest)
+    Ok(())
 }
 
 /// A file that the store made and no manifest names.
@@ -219,9 +215,74 @@ fn is_leftover(name: &str, manifest: &Manifest) -> bool {
 }
 
 /// What lies behind the growing segment's last whole frame.
-struct GrowingTail {
+pub(crate) struct GrowingTail {
     /// Bytes up to the last one that is not zero. If there are any, a frame or a footer was torn.
     lost_bytes: u64,
+}
+
+/// All that a start reads before it changes anything.
+pub(crate) struct Scanned {
+    pub handles: BTreeMap<u32, Handle>,
+    sealed: BTreeMap<u32, Sealed>,
+    growing: Growing,
+    tail: GrowingTail,
+    died: Vec<Location>,
+    row_states: Rows,
+    /// What the rows say, and where they lie.
+    pub rows: Vec<(Row, Location)>,
+    pub applied: (u64, u64),
+    pub revision: i64,
+    pub compact_revision: i64,
+}
+
+impl Scanned {
+    /// What a start would cut off.
+    pub fn torn(&self) -> Option<TornTail> {
+        (self.tail.lost_bytes > 0).then(|| TornTail {
+            file: self.growing.handle.path.as_ref().clone(),
+            offset: self.growing.end.into(),
+            lost_bytes: self.tail.lost_bytes,
+        })
+    }
+}
+
+/// Reads and checks what the manifest names; the growing segment is opened in this mode.
+pub(crate) fn scan(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    manifest: &Manifest,
+    mode: OpenMode,
+    recovered: &mut dyn FnMut(Recovered<'_>),
+) -> Result<Scanned, OpenError> {
+    let mut opening = Opening {
+        vfs,
+        dir,
+        identity: manifest.identity,
+        handles: BTreeMap::new(),
+        rows: Rows::default(),
+        applied: manifest.applied,
+        revision: manifest.revision,
+        compact_revision: manifest.compact_revision,
+        died: Vec::new(),
+    };
+    let sealed = opening.read_sealed(manifest, recovered)?;
+    let (growing, tail) = opening.scan_growing(manifest, mode, recovered)?;
+    let mut died = std::mem::take(&mut opening.died);
+    died.extend(opening.rows.settle_all());
+    let rows = opening.read_rows()?;
+    let Opening { handles, rows: row_states, applied, revision, compact_revision, .. } = opening;
+    Ok(Scanned {
+        handles,
+        sealed,
+        growing,
+        tail,
+        died,
+        row_states,
+        rows,
+        applied,
+        revision,
+        compact_revision,
+    })
 }
 
 /// Cuts the torn tail off, and makes durable what was found good: from now on others rely on it.
@@ -246,7 +307,7 @@ struct Opening<'a> {
     applied: (u64, u64),
     revision: i64,
     compact_revision: i64,
-    died: Vec<crate::record::Location>,
+    died: Vec<Location>,
 }
 
 impl Opening<'_> {
@@ -312,10 +373,11 @@ impl Opening<'_> {
     fn scan_growing(
         &mut self,
         manifest: &Manifest,
+        mode: OpenMode,
         recovered: &mut dyn FnMut(Recovered<'_>),
     ) -> Result<(Growing, GrowingTail), OpenError> {
         let number = manifest.growing;
-        let (handle, len) = self.open_segment(number, OpenMode::Write)?;
+        let (handle, len) = self.open_segment(number, mode)?;
         let path: PathBuf = handle.path.as_ref().clone();
         let rot = |offset: u32, what: &str| OpenError::Rot(damage(&path, offset.into(), what));
         let io_here = |error| OpenError::Io { file: path.clone(), error };
@@ -389,7 +451,7 @@ impl Opening<'_> {
         }
     }
 
-    fn read_rows(&self) -> Result<Vec<Row>, OpenError> {
+    fn read_rows(&self) -> Result<Vec<(Row, Location)>, OpenError> {
         let view = View(Arc::new(self.handles.clone()));
         let mut rows = Vec::new();
         for (table, key, location) in self.rows.living() {
@@ -400,11 +462,8 @@ impl Opening<'_> {
                 return Err(OpenError::Rot(damage(path, offset, "a row of another key")));
             }
             let key_len = key.len();
-            rows.push(Row {
-                table,
-                key: Bytes::copy_from_slice(key),
-                value: payload.slice(key_len..),
-            });
+            let (key, value) = (Bytes::copy_from_slice(key), payload.slice(key_len..));
+            rows.push((Row { table, key, value }, location));
         }
         Ok(rows)
     }

@@ -28,8 +28,9 @@ use bytes::Bytes;
 use crate::copy::{CopyWriter, Whole};
 use crate::error::{ImportError, ReadError};
 use crate::footer::{Cursor, FooterRow, Merge};
+use crate::inspect::Item;
 use crate::manifest::{Manifest, Named};
-use crate::record::{Kind, Revision, records, take_u32, take_u64};
+use crate::record::{Kind, Meta, Revision, records, take_u32, take_u64};
 use crate::segment::{SEGMENT_HEADER_BYTES, VERSION, View, Window};
 use crate::store::{Flusher, MakeError};
 
@@ -163,17 +164,67 @@ impl Snapshot {
     }
 }
 
-/// An import on its way.
+/// What a stream holds, in the order in which it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// The header chunk.
+    Header {
+        /// Bytes from the beginning of the stream.
+        offset: u64,
+        /// What it says.
+        header: SnapshotHeader,
+        /// The whole chunk.
+        chunk: &'a [u8],
+    },
+    /// A chunk of records begins; they follow.
+    Records {
+        /// Bytes from the beginning of the stream.
+        offset: u64,
+        /// What stands before the records.
+        head: &'a [u8],
+        /// Bytes of them.
+        len: usize,
+    },
+    /// A record.
+    Record {
+        /// Bytes from the beginning of the stream.
+        offset: u64,
+        /// What it is.
+        item: Item,
+        /// Its key.
+        key: &'a [u8],
+        /// What stands before the payload.
+        meta: &'a [u8],
+        /// The payload.
+        payload: &'a [u8],
+    },
+    /// The end chunk, which vouches for all before it.
+    End {
+        /// Bytes from the beginning of the stream.
+        offset: u64,
+        /// How many records there were.
+        records: u64,
+        /// Bytes of them.
+        bytes: u64,
+        /// Their checksum.
+        crc: u32,
+        /// The whole chunk.
+        chunk: &'a [u8],
+    },
+}
+
+/// Takes the parts; with a record comes what it is in full.
+type Take<'a> = dyn FnMut(Part<'_>, Option<&Meta>) -> Result<(), ImportError> + 'a;
+
+/// Reads a stream, in pieces of any size, and checks all of it. Holds one chunk in memory.
 #[derive(Default)]
-pub(crate) struct Import {
+pub struct SnapshotReader {
     /// Bytes that came and are no whole chunk yet.
     pending: Vec<u8>,
     /// Bytes of the chunks before those.
     offset: u64,
     chunks: u32,
     header: Option<SnapshotHeader>,
-    writer: Option<CopyWriter>,
-    whole: Vec<Whole>,
     last: Revision,
     records: u64,
     bytes: u64,
@@ -181,7 +232,51 @@ pub(crate) struct Import {
     ended: bool,
 }
 
-impl Import {
+impl SnapshotReader {
+    /// At the beginning of a stream.
+    pub fn new() -> SnapshotReader {
+        SnapshotReader::default()
+    }
+
+    /// Takes the next bytes and hands out what is whole by now. After an error the reader is of no use.
+    ///
+    /// # Errors
+    /// What `take` fails with, and [`ImportError::Rot`] or [`ImportError::UnknownVersion`].
+    pub fn feed(
+        &mut self,
+        bytes: &[u8],
+        take: &mut dyn FnMut(Part<'_>) -> Result<(), ImportError>,
+    ) -> Result<(), ImportError> {
+        self.feed_with_meta(bytes, &mut |part, _| take(part))
+    }
+
+    /// The stream has ended: what it was of.
+    ///
+    /// # Errors
+    /// It was not whole.
+    pub fn finish(&self) -> Result<SnapshotHeader, ImportError> {
+        match self.header {
+            Some(_) if self.ended && !self.pending.is_empty() => {
+                Err(self.rot("something follows the end"))
+            }
+            Some(header) if self.ended => Ok(header),
+            Some(_) | None => Err(self.rot("the stream ends before the snapshot does")),
+        }
+    }
+
+    /// As [`SnapshotReader::feed`].
+    fn feed_with_meta(&mut self, bytes: &[u8], take: &mut Take<'_>) -> Result<(), ImportError> {
+        self.pending.extend_from_slice(bytes);
+        while let Some(len) = self.chunk_len()?.filter(|len| *len <= self.pending.len()) {
+            let rest = self.pending.split_off(len);
+            let chunk = std::mem::replace(&mut self.pending, rest);
+            self.take_chunk(&chunk, take)?;
+            self.offset += len as u64;
+            self.chunks += 1;
+        }
+        Ok(())
+    }
+
     fn rot(&self, what: &str) -> ImportError {
         ImportError::Rot { offset: self.offset, what: what.to_owned() }
     }
@@ -202,6 +297,89 @@ impl Import {
         }
         Ok(Some(CHUNK_HEADER_BYTES + len as usize))
     }
+
+    fn take_chunk(&mut self, chunk: &[u8], take: &mut Take<'_>) -> Result<(), ImportError> {
+        let (head, mut body) = chunk.split_at(CHUNK_HEADER_BYTES);
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&head[..16]), body);
+        if crc.to_le_bytes() != head[16..20] {
+            return Err(self.rot("the chunk's CRC does not match"));
+        }
+        if self.ended {
+            return Err(self.rot("something follows the end"));
+        }
+        let offset = self.offset;
+        let kind = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
+        match (kind, self.header) {
+            (HEADER, None) => {
+                let version = take_u32(&mut body).ok_or_else(|| self.rot("no version"))?;
+                if version != VERSION {
+                    return Err(ImportError::UnknownVersion(version));
+                }
+                let header = SnapshotHeader::decode(&mut body)
+                    .filter(|_| body.is_empty())
+                    .ok_or_else(|| self.rot("the header cannot be read"))?;
+                self.header = Some(header);
+                take(Part::Header { offset, header, chunk }, None)
+            }
+            (RECORDS, Some(_)) => {
+                take(Part::Records { offset, head, len: body.len() }, None)?;
+                self.take_records(body, take)
+            }
+            (END, Some(_)) => {
+                let end = (take_u64(&mut body), take_u64(&mut body), take_u32(&mut body));
+                if end != (Some(self.records), Some(self.bytes), Some(self.crc)) {
+                    return Err(self.rot("the end does not vouch for what came before it"));
+                }
+                self.ended = true;
+                let SnapshotReader { records, bytes, crc, .. } = *self;
+                take(Part::End { offset, records, bytes, crc, chunk }, None)
+            }
+            _ => Err(self.rot("an unknown chunk, or one in the wrong place")),
+        }
+    }
+
+    fn take_records(&mut self, body: &[u8], take: &mut Take<'_>) -> Result<(), ImportError> {
+        self.bytes += body.len() as u64;
+        self.crc = crc32c::crc32c_append(self.crc, body);
+        let mut behind = 0;
+        for record in records(body) {
+            let Some((meta, at, payload)) = record else {
+                return Err(self.rot("a record cannot be read"));
+            };
+            if matches!(meta.kind, Kind::Compact { .. }) {
+                return Err(self.rot("a record that is not the state's"));
+            }
+            if crc32c::crc32c(payload) != meta.crc {
+                return Err(self.rot("a record's CRC does not match"));
+            }
+            if let Some(revision) = meta.revision() {
+                if revision <= self.last {
+                    return Err(self.rot("revisions do not ascend"));
+                }
+                self.last = revision;
+            }
+            self.records += 1;
+            let (key_at, key_len) = meta.key_range();
+            let part = Part::Record {
+                offset: self.offset + (CHUNK_HEADER_BYTES + behind) as u64,
+                item: meta.item(),
+                key: &payload[key_at as usize..][..key_len as usize],
+                meta: &body[behind..at as usize],
+                payload,
+            };
+            take(part, Some(&meta))?;
+            behind = at as usize + payload.len();
+        }
+        Ok(())
+    }
+}
+
+/// An import on its way.
+#[derive(Default)]
+pub(crate) struct Import {
+    reader: SnapshotReader,
+    writer: Option<CopyWriter>,
+    whole: Vec<Whole>,
 }
 
 impl Flusher {
@@ -247,7 +425,10 @@ impl Flusher {
     pub fn import(&mut self, bytes: &[u8]) -> Result<(), ImportError> {
         self.check_failed().map_err(ImportError::Failed)?;
         let mut import = self.import.take().expect("an import was begun and has not failed");
-        let taken = self.take_bytes(&mut import, bytes);
+        let mut reader = std::mem::take(&mut import.reader);
+        let taken =
+            reader.feed_with_meta(bytes, &mut |part, meta| self.take_part(&mut import, part, meta));
+        import.reader = reader;
         self.import = Some(import);
         if taken.is_err() {
             self.abandon_import()?;
@@ -264,10 +445,9 @@ impl Flusher {
     pub fn finish_import(mut self) -> Result<SnapshotHeader, ImportError> {
         self.check_failed().map_err(ImportError::Failed)?;
         let mut import = self.import.take().expect("an import was begun and has not failed");
-        let header = match import.header {
-            Some(header) if import.ended => header,
-            Some(_) | None => {
-                let error = import.rot("the stream ends before the snapshot does");
+        let header = match import.reader.finish() {
+            Ok(header) => header,
+            Err(error) => {
                 self.import = Some(import);
                 self.abandon_import()?;
                 return Err(error);
@@ -321,102 +501,41 @@ impl Flusher {
         Ok(())
     }
 
-    fn take_bytes(&mut self, import: &mut Import, bytes: &[u8]) -> Result<(), ImportError> {
-        import.pending.extend_from_slice(bytes);
-        while let Some(len) = import.chunk_len()?.filter(|len| *len <= import.pending.len()) {
-            let rest = import.pending.split_off(len);
-            let chunk = std::mem::replace(&mut import.pending, rest);
-            self.take_chunk(import, &chunk)?;
-            import.offset += len as u64;
-            import.chunks += 1;
+    fn take_part(
+        &mut self,
+        import: &mut Import,
+        part: Part<'_>,
+        meta: Option<&Meta>,
+    ) -> Result<(), ImportError> {
+        let (meta, key, payload) = match (part, meta) {
+            (Part::Header { header, .. }, _) if header.cluster_id != self.identity.cluster_id => {
+                return Err(ImportError::OtherCluster {
+                    found: header.cluster_id,
+                    wanted: self.identity.cluster_id,
+                });
+            }
+            (Part::Record { key, payload, .. }, Some(meta)) => (meta, key, payload),
+            _ => return Ok(()),
+        };
+        let full = |writer: &CopyWriter| {
+            writer.bytes() + payload.len() as u64 > u64::from(self.segment_bytes)
+                && writer.bytes() > u64::from(SEGMENT_HEADER_BYTES)
+        };
+        if import.writer.as_ref().is_some_and(full) {
+            self.seal_import(import)?;
         }
-        Ok(())
-    }
-
-    fn take_chunk(&mut self, import: &mut Import, chunk: &[u8]) -> Result<(), ImportError> {
-        let (head, mut body) = chunk.split_at(CHUNK_HEADER_BYTES);
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&head[..16]), body);
-        if crc.to_le_bytes() != head[16..20] {
-            return Err(import.rot("the chunk's CRC does not match"));
-        }
-        if import.ended {
-            return Err(import.rot("something follows the end"));
-        }
-        let kind = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
-        match (kind, import.header) {
-            (HEADER, None) => {
-                let version = take_u32(&mut body).ok_or_else(|| import.rot("no version"))?;
-                if version != VERSION {
-                    return Err(ImportError::UnknownVersion(version));
-                }
-                let header = SnapshotHeader::decode(&mut body)
-                    .filter(|_| body.is_empty())
-                    .ok_or_else(|| import.rot("the header cannot be read"))?;
-                if header.cluster_id != self.identity.cluster_id {
-                    return Err(ImportError::OtherCluster {
-                        found: header.cluster_id,
-                        wanted: self.identity.cluster_id,
-                    });
-                }
-                import.header = Some(header);
-                Ok(())
+        let writer = match &mut import.writer {
+            Some(writer) => writer,
+            None => {
+                let number = self.next_whole;
+                let created = self.create_segment(number);
+                let handle = created.map_err(|error| self.import_failed(error))?;
+                self.next_whole += 2;
+                import.writer.insert(CopyWriter::new(number, handle, self.identity))
             }
-            (RECORDS, Some(_)) => self.take_records(import, body),
-            (END, Some(_)) => {
-                let end = (take_u64(&mut body), take_u64(&mut body), take_u32(&mut body));
-                if end != (Some(import.records), Some(import.bytes), Some(import.crc)) {
-                    return Err(import.rot("the end does not vouch for what came before it"));
-                }
-                import.ended = true;
-                Ok(())
-            }
-            _ => Err(import.rot("an unknown chunk, or one in the wrong place")),
-        }
-    }
-
-    fn take_records(&mut self, import: &mut Import, body: &[u8]) -> Result<(), ImportError> {
-        import.bytes += body.len() as u64;
-        import.crc = crc32c::crc32c_append(import.crc, body);
-        for record in records(body) {
-            let Some((meta, _, payload)) = record else {
-                return Err(import.rot("a record cannot be read"));
-            };
-            if matches!(meta.kind, Kind::Compact { .. }) {
-                return Err(import.rot("a record that is not the state's"));
-            }
-            if crc32c::crc32c(payload) != meta.crc {
-                return Err(import.rot("a record's CRC does not match"));
-            }
-            if let Some(revision) = meta.revision() {
-                if revision <= import.last {
-                    return Err(import.rot("revisions do not ascend"));
-                }
-                import.last = revision;
-            }
-            import.records += 1;
-            let full = |writer: &CopyWriter| {
-                writer.bytes() + payload.len() as u64 > u64::from(self.segment_bytes)
-                    && writer.bytes() > u64::from(SEGMENT_HEADER_BYTES)
-            };
-            if import.writer.as_ref().is_some_and(full) {
-                self.seal_import(import)?;
-            }
-            let writer = match &mut import.writer {
-                Some(writer) => writer,
-                None => {
-                    let number = self.next_whole;
-                    let created = self.create_segment(number);
-                    let handle = created.map_err(|error| self.import_failed(error))?;
-                    self.next_whole += 2;
-                    import.writer.insert(CopyWriter::new(number, handle, self.identity))
-                }
-            };
-            let (key_at, key_len) = meta.key_range();
-            let key = &payload[key_at as usize..][..key_len as usize];
-            let pushed = writer.push(&meta, key, payload);
-            pushed.map_err(|error| self.import_failed(error))?;
-        }
-        Ok(())
+        };
+        let pushed = writer.push(meta, key, payload);
+        pushed.map(drop).map_err(|error| self.import_failed(error))
     }
 
     fn seal_import(&mut self, import: &mut Import) -> Result<(), ImportError> {

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod crash;
-mod format;
+mod inspect;
 mod member;
 mod scenario;
 mod scripts;
