@@ -47,6 +47,60 @@ pub const DOWNGRADE_KEY: &[u8] = b"downgrade";
 /// no mark.
 pub const COMPACTED_AT_ZERO_KEY: &[u8] = b"compactedAtZero";
 
+/// The name of a table, if there is one of this number.
+pub fn name(table: u8) -> Option<&'static str> {
+    Some(match table {
+        LEASES => "leases",
+        MEMBERS => "members",
+        REMOVED_MEMBERS => "removed members",
+        CLUSTER => "cluster",
+        ALARMS => "alarms",
+        CONF_STATE => "conf state",
+        _ => return None,
+    })
+}
+
+/// What a row says, in words.
+///
+/// # Errors
+/// It cannot be read by this version.
+pub fn describe(table: u8, key: &[u8], value: &[u8]) -> Result<String, BadRow> {
+    let ids = |ids: &[u64]| ids.iter().map(|id| format!("{id:x}")).collect::<Vec<_>>().join(",");
+    Ok(match Row::decode(table, key, value)? {
+        Row::Lease { id, ttl, remaining: 0 } => format!("lease {id:x} of {ttl} s"),
+        Row::Lease { id, ttl, remaining } => {
+            format!("lease {id:x} of {ttl} s, {remaining} s left at its last checkpoint")
+        }
+        Row::Member(member) => {
+            let role = if member.is_learner { "learner" } else { "member" };
+            let mut words = format!("{role} {:x} {:?}", member.id, member.name);
+            for (name, urls) in [("peers", member.peer_urls), ("clients", member.client_urls)] {
+                if !urls.is_empty() {
+                    words.push_str(&format!(" {name} {}", urls.join(",")));
+                }
+            }
+            words
+        }
+        Row::Removed(id) => format!("member {id:x} was removed"),
+        Row::Version(version) => format!("cluster version {version}"),
+        Row::Downgrade(downgrade) => {
+            format!("downgrade to {:?}, enabled {}", downgrade.target_version, downgrade.enabled)
+        }
+        Row::Alarm { member, alarm } => format!("alarm {alarm} of member {member:x}"),
+        Row::ConfState(state) => {
+            let lists = [
+                ("voters", &state.voters),
+                ("learners", &state.learners),
+                ("outgoing voters", &state.voters_outgoing),
+                ("learners to be", &state.learners_next),
+            ];
+            let lists = lists.iter().filter(|(_, list)| !list.is_empty());
+            lists.map(|(name, list)| format!("{name} {}", ids(list))).collect::<Vec<_>>().join(", ")
+        }
+        Row::CompactedAtZero => "compacted at revision 0".to_owned(),
+    })
+}
+
 /// One row, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Row {
