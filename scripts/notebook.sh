@@ -244,7 +244,7 @@ snapshots() {
     end_all
     unset ETCD_SNAPSHOT_COUNT ETCD_SNAPSHOT_CATCHUP_ENTRIES
     run "quorate util wal dump infra2.etcd/member/wal --kind snapshot"
-    expect '*index: Index([1-9]*'
+    expect '*snapshot index=[1-9]*'
     run_three_members
     run "etcdctl get --prefix foo --consistency=s --endpoints=$HOST3"
     expect $'foo\nbar\nfoo1\nbar1'

@@ -50,6 +50,12 @@ pub(crate) enum Verb {
     EndpointHealth,
     EndpointStatus,
     EndpointHashKv,
+    WalDump,
+    WalStatus,
+    StoreDump,
+    StoreStatus,
+    StoreGet,
+    SnapshotStatus,
     Version,
     Options,
     Help,
@@ -63,6 +69,7 @@ pub(crate) struct Command {
     pub(crate) name: &'static str,
     /// What follows the name.
     pub(crate) arguments: &'static str,
+    /// What it does. The first line alone where it is listed.
     pub(crate) short: &'static str,
     pub(crate) verb: Verb,
     pub(crate) flags: &'static [Flag],
@@ -71,23 +78,28 @@ pub(crate) struct Command {
     pub(crate) children: &'static [Command],
 }
 
-const fn flag(name: &'static str, kind: Kind, default: &'static str, usage: &'static str) -> Flag {
+pub(crate) const fn flag(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    usage: &'static str,
+) -> Flag {
     Flag { name, short: None, kind, default, usage }
 }
 
-const fn on_off(name: &'static str, usage: &'static str) -> Flag {
+pub(crate) const fn on_off(name: &'static str, usage: &'static str) -> Flag {
     flag(name, Kind::Bool, "false", usage)
 }
 
-const fn number(name: &'static str, usage: &'static str) -> Flag {
+pub(crate) const fn number(name: &'static str, usage: &'static str) -> Flag {
     flag(name, Kind::Int, "0", usage)
 }
 
-const fn text(name: &'static str, default: &'static str, usage: &'static str) -> Flag {
+pub(crate) const fn text(name: &'static str, default: &'static str, usage: &'static str) -> Flag {
     flag(name, Kind::Text, default, usage)
 }
 
-const fn command(
+pub(crate) const fn command(
     name: &'static str,
     arguments: &'static str,
     short: &'static str,
@@ -97,7 +109,7 @@ const fn command(
     Command { name, arguments, short, verb, flags, shared_flags: &[], children: &[] }
 }
 
-const fn not_yet(name: &'static str, short: &'static str) -> Command {
+pub(crate) const fn not_yet(name: &'static str, short: &'static str) -> Command {
     command(name, "", short, Verb::NotYet, &[])
 }
 
@@ -408,7 +420,7 @@ pub(crate) fn parse(root: &'static Command, words: &[Vec<u8>]) -> Result<Parsed,
         let Some(child) = child(here.children, &rest[at]) else {
             if path.len() == 1 && !here.children.is_empty() {
                 let word = go::quote(&rest[at]);
-                let message = format!("unknown command {word} for \"etcdctl\"");
+                let message = format!("unknown command {word} for \"{}\"", here.name);
                 return Err(UsageError { message, command: None });
             }
             break;
@@ -551,7 +563,8 @@ pub(crate) fn usage(path: &[&'static Command]) -> String {
         out.push_str(&format!("  {name} [command]\n\nAvailable Commands:\n"));
         let width = command.children.iter().map(|child| child.name.len()).max().unwrap_or(0);
         for child in command.children {
-            out.push_str(&format!("  {:width$}  {}\n", child.name, child.short));
+            let short = child.short.lines().next().unwrap_or_default();
+            out.push_str(&format!("  {:width$}  {short}\n", child.name));
         }
     } else {
         if !command.arguments.is_empty() {
@@ -569,8 +582,8 @@ pub(crate) fn usage(path: &[&'static Command]) -> String {
 }
 
 /// The flags that every command takes.
-pub(crate) fn global_flags() -> String {
-    flag_columns(&ROOT.shared_flags.iter().collect::<Vec<_>>())
+pub(crate) fn global_flags(root: &Command) -> String {
+    flag_columns(&root.shared_flags.iter().collect::<Vec<_>>())
 }
 
 fn flag_columns(flags: &[&Flag]) -> String {

@@ -141,9 +141,14 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Runs `quorate util`: tools that read a member's files. `args` are the arguments after `util`.
 pub fn util(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let args: Vec<_> = args.into_iter().collect();
-    let mut streams = Streams::of_process();
-    ExitCode::from(ended(util::run(&args, &mut streams), &streams.err))
+    ExitCode::from(run_util(args, &Streams::of_process()))
+}
+
+/// As [`util`], with these streams; gives the exit code (0 all is well, 1 something is damaged or missing, 4 not
+/// built yet, 6 the system refused, 128 bad arguments).
+pub fn run_util(args: impl IntoIterator<Item = OsString>, streams: &Streams) -> u8 {
+    let words: Vec<_> = args.into_iter().map(OsString::into_vec).collect();
+    ended(util::run(&words, streams), &streams.err)
 }
 
 /// As [`main`], with these streams; gives the exit code.
@@ -192,7 +197,7 @@ fn dispatch(words: &[Vec<u8>], streams: Streams) -> Result<(), Exit> {
         Verb::Options => {
             let text = format!(
                 "The following options can be passed to any command:\n\n{}",
-                flags::global_flags()
+                flags::global_flags(&ROOT)
             );
             streams.print(text.as_bytes())
         }
@@ -229,9 +234,7 @@ async fn talk(verb: Verb, session: Session) -> Result<(), Exit> {
         Verb::EndpointHealth => maintenance::health(session).await,
         Verb::EndpointStatus => maintenance::status(session).await,
         Verb::EndpointHashKv => maintenance::hash_kv(session).await,
-        Verb::Group | Verb::Version | Verb::Options | Verb::Help | Verb::NotYet => {
-            unreachable!("{verb:?} needs no cluster")
-        }
+        _ => unreachable!("{verb:?} needs no cluster"),
     }
 }
 

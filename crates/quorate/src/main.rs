@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 const USAGE: &str = "\
 quorate [flags]      start a member (quorate --help lists the flags)
 quorate ctl ...      work with a cluster, as etcdctl does
-quorate util ...     look at a member's files
+quorate util ...     look at a member's files: log, store, snapshots
 quorate lab ...      see how a cluster works, on a simulated one
 ";
 

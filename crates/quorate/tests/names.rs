@@ -32,6 +32,9 @@ fn each_name_is_its_own_program() {
         ("etcd", &["--version"], "etcd Version: "),
         ("quorate", &["ctl", "version"], "etcdctl version: "),
         ("etcdctl", &["version"], "etcdctl version: "),
+        ("quorate", &["util", "version"], "etcdutl version: "),
+        ("etcdutl", &["version"], "etcdutl version: "),
+        ("etcdutl", &["snapshot", "status", "--help"], "snapshot status FILE"),
         ("quorate", &["help"], "quorate ctl"),
     ] {
         let output = called(name, arguments);

@@ -12,14 +12,14 @@ use proto::{
 use super::Answer;
 
 /// An object under construction. Methods named `maybe_` leave empty values out.
-struct Object(String);
+pub(crate) struct Object(String);
 
 impl Object {
-    fn new() -> Object {
+    pub(crate) fn new() -> Object {
         Object(String::from("{"))
     }
 
-    fn raw(mut self, name: &str, value: &str) -> Object {
+    pub(crate) fn raw(mut self, name: &str, value: &str) -> Object {
         if self.0.len() > 1 {
             self.0.push(',');
         }
@@ -27,35 +27,35 @@ impl Object {
         self
     }
 
-    fn maybe_raw(self, name: &str, value: Option<String>) -> Object {
+    pub(crate) fn maybe_raw(self, name: &str, value: Option<String>) -> Object {
         match value {
             Some(value) => self.raw(name, &value),
             None => self,
         }
     }
 
-    fn number(self, name: &str, value: impl Into<i128>) -> Object {
+    pub(crate) fn number(self, name: &str, value: impl Into<i128>) -> Object {
         self.raw(name, &value.into().to_string())
     }
 
-    fn maybe_number(self, name: &str, value: impl Into<i128>) -> Object {
+    pub(crate) fn maybe_number(self, name: &str, value: impl Into<i128>) -> Object {
         let value = value.into();
         if value == 0 { self } else { self.number(name, value) }
     }
 
-    fn maybe_true(self, name: &str, value: bool) -> Object {
+    pub(crate) fn maybe_true(self, name: &str, value: bool) -> Object {
         if value { self.raw(name, "true") } else { self }
     }
 
-    fn text(self, name: &str, value: &str) -> Object {
+    pub(crate) fn text(self, name: &str, value: &str) -> Object {
         self.raw(name, &string(value))
     }
 
-    fn maybe_text(self, name: &str, value: &str) -> Object {
+    pub(crate) fn maybe_text(self, name: &str, value: &str) -> Object {
         if value.is_empty() { self } else { self.text(name, value) }
     }
 
-    fn maybe_bytes(self, name: &str, value: &[u8]) -> Object {
+    pub(crate) fn maybe_bytes(self, name: &str, value: &[u8]) -> Object {
         if value.is_empty() { self } else { self.raw(name, &bytes(value)) }
     }
 
@@ -63,13 +63,13 @@ impl Object {
         if values.is_empty() { self } else { self.raw(name, &list(values)) }
     }
 
-    fn end(mut self) -> String {
+    pub(crate) fn end(mut self) -> String {
         self.0.push('}');
         self.0
     }
 }
 
-fn list(values: Vec<String>) -> String {
+pub(crate) fn list(values: Vec<String>) -> String {
     format!("[{}]", values.join(","))
 }
 
@@ -78,12 +78,12 @@ fn list_or_null(values: Vec<String>) -> String {
     if values.is_empty() { "null".to_owned() } else { list(values) }
 }
 
-fn bytes(bytes: &[u8]) -> String {
+pub(crate) fn bytes(bytes: &[u8]) -> String {
     format!("\"{}\"", STANDARD.encode(bytes))
 }
 
 /// A string; Go also escapes what a browser might take for markup.
-fn string(text: &str) -> String {
+pub(crate) fn string(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {
@@ -209,7 +209,7 @@ fn hex_header(header: &ResponseHeader) -> String {
         .end()
 }
 
-fn kv(kv: &KeyValue) -> String {
+pub(crate) fn kv(kv: &KeyValue) -> String {
     Object::new()
         .maybe_bytes("key", &kv.key)
         .maybe_number("create_revision", kv.create_revision)

@@ -3,10 +3,10 @@
 use proto::etcdserverpb as pb;
 
 mod fields;
-mod json;
+pub(crate) mod json;
 mod protobuf;
 mod simple;
-mod table;
+pub(crate) mod table;
 
 /// An answer to print.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,9 +4,9 @@ use super::Answer;
 
 /// Heads and rows; each row has as many cells as there are heads.
 #[derive(Debug)]
-pub(super) struct Table {
-    pub(super) columns: Vec<&'static str>,
-    pub(super) rows: Vec<Vec<String>>,
+pub(crate) struct Table {
+    pub(crate) columns: Vec<&'static str>,
+    pub(crate) rows: Vec<Vec<String>>,
 }
 
 /// The columns and rows of an answer, if it has such a form.
@@ -94,7 +94,7 @@ fn status_row((endpoint, status): &(String, proto::etcdserverpb::StatusResponse)
 }
 
 /// A size in bytes with a decimal unit and at most one decimal: `20 kB`, `2.1 GB`.
-fn size(bytes: i64) -> String {
+pub(crate) fn size(bytes: i64) -> String {
     // Go converts the signed size to an unsigned one; sizes are never negative.
     let bytes = u64::try_from(bytes).unwrap_or(0);
     if bytes < 10 {
@@ -111,7 +111,11 @@ fn size(bytes: i64) -> String {
 }
 
 pub(super) fn print(answer: &Answer) -> Option<String> {
-    let table = rows(answer)?;
+    rows(answer).map(|table| draw(&table))
+}
+
+/// The table in a frame.
+pub(crate) fn draw(table: &Table) -> String {
     let heads: Vec<_> = table.columns.iter().map(|column| column.to_uppercase()).collect();
     let width = |text: &String| text.chars().count();
     let widths: Vec<usize> = heads
@@ -137,7 +141,7 @@ pub(super) fn print(answer: &Answer) -> Option<String> {
         );
     }
     out += &border("└", "┴", "┘");
-    Some(out)
+    out
 }
 
 #[cfg(test)]
