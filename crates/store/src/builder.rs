@@ -51,6 +51,8 @@ pub struct Frame {
     pub(crate) records: Vec<Record>,
     /// Bytes of the frame in the file, with its header.
     pub(crate) bytes: u32,
+    /// What the footer of its segment will take behind it, roughly.
+    pub(crate) footer_bytes: u32,
     pub(crate) dead: BTreeMap<u32, Dead>,
 }
 
@@ -263,6 +265,7 @@ impl Builder {
             // The next frame will be about as long.
             records: std::mem::replace(&mut self.records, Vec::with_capacity(self.ended)),
             bytes: self.next - self.frame_start,
+            footer_bytes: self.footer_bytes,
             dead: std::mem::take(&mut self.dead),
         };
         self.announce = false;

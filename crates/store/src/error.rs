@@ -143,7 +143,7 @@ impl std::error::Error for ReadError {}
 /// Why a frame was not written.
 #[derive(Debug)]
 pub enum WriteError {
-    /// There is no space for a new segment, and the reserve is used up. Nothing has changed: tell the flusher what the
+    /// There is no space for it, and the reserve is used up. Nothing of it was written: tell the flusher what the
     /// frame knows ([`crate::Flusher::note`]), and write the same frame again after [`crate::Flusher::reclaim`] or somebody
     /// else made room, before any later frame.
     Full,

@@ -54,6 +54,12 @@ impl FooterBuilder {
         u32::try_from(self.closed_bytes + self.current.len()).unwrap_or(u32::MAX)
     }
 
+    /// The most bytes that a footer with so many bytes of rows takes: each closed block has more than its limit.
+    pub fn sealed_bytes_max(rows_bytes: u32) -> u64 {
+        let heads = (rows_bytes as usize / BLOCK_BYTES + 1) * BLOCK_HEAD_BYTES;
+        u64::from(rows_bytes) + heads as u64 + u64::from(TRAILER_BYTES)
+    }
+
     /// The rows as they stand, to read while more are added.
     pub fn rows(&self) -> VecDeque<Bytes> {
         let mut blocks: VecDeque<Bytes> = self.blocks.iter().cloned().collect();

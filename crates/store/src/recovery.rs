@@ -96,6 +96,7 @@ pub fn open(
         job: None,
         doubtful: BTreeSet::new(),
         is_short,
+        untold_seal: None,
         scrub: Position::default(),
         import: None,
         failed: None,

@@ -110,6 +110,8 @@ pub struct Flusher {
     pub(crate) doubtful: BTreeSet<u32>,
     /// Spare or reserve is used up.
     pub(crate) is_short: bool,
+    /// A segment was sealed for a frame that has found no room yet; told with it.
+    pub(crate) untold_seal: Option<Synced>,
     pub(crate) scrub: Position,
     pub(crate) import: Option<Import>,
     /// The first failure of a write or sync.
@@ -182,13 +184,13 @@ impl Flusher {
     /// If a frame was left out.
     pub fn write(&mut self, frame: &Frame) -> Result<Written, WriteError> {
         self.check_failed().map_err(WriteError::Failed)?;
-        let sealed = match frame.segment == self.growing.number {
-            true => None,
-            false => Some(self.roll(frame.segment)?),
-        };
+        if frame.segment != self.growing.number {
+            self.untold_seal = Some(self.roll(frame.segment)?);
+        }
         if let Some(applied) = frame.applied {
             assert_eq!(frame.offset, self.growing.end, "a frame for another place");
             assert!(applied.0 > self.applied.0, "entry {} after {}", applied.0, self.applied.0);
+            self.make_room(frame)?;
             let died = self.gather(frame, applied);
             let written = self.growing.handle.file.write_at(&self.buffer, frame.offset.into());
             written.map_err(|error| WriteError::Failed(self.fail(error)))?;
@@ -197,7 +199,38 @@ impl Flusher {
             died.iter().for_each(|location| self.die(location));
         }
         self.count_deaths(&frame.dead);
+        let sealed = self.untold_seal.take();
         Ok(Written { applied: self.applied, unsynced_bytes: self.unsynced_bytes(), sealed })
+    }
+
+    /// Reserves what the frame takes, and the footer behind it: a write that stops in its middle for want of space would be
+    /// final. Mostly it is reserved since the segment was made. A frame that outgrows that, or a segment that was opened on
+    /// a full disk, gets the room of the reserve if there is no other.
+    fn make_room(&mut self, frame: &Frame) -> Result<(), WriteError> {
+        let end = u64::from(frame.offset) + u64::from(frame.bytes);
+        let needed = end + FooterBuilder::sealed_bytes_max(frame.footer_bytes);
+        match self.reserve_room(needed) {
+            Ok(()) => Ok(()),
+            Err(MakeError::Full) => Err(WriteError::Full),
+            Err(MakeError::Failed(error)) => Err(WriteError::Failed(self.fail(error))),
+        }
+    }
+
+    fn reserve_room(&mut self, needed: u64) -> Result<(), MakeError> {
+        let file = &self.growing.handle.file;
+        if needed <= file.len().map_err(MakeError::Failed)? {
+            return Ok(());
+        }
+        let reserved = file.preallocate(needed).map_err(MakeError::unsynced);
+        let reserve = self.dir.join(RESERVE);
+        match reserved {
+            Err(MakeError::Full) if self.vfs.exists(&reserve).map_err(MakeError::Failed)? => {
+                self.vfs.unlink(&reserve).map_err(MakeError::Failed)?;
+                self.is_short = true;
+                file.preallocate(needed).map_err(MakeError::unsynced)
+            }
+            reserved => reserved,
+        }
     }
 
     /// Takes in what a frame that finds no room tells of segments that are there, before it is written: reclaim must know
