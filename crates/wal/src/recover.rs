@@ -272,6 +272,7 @@ impl<'a> LogReader<'a> {
                 if entry.kind != EntryKind::Normal && entry.data.is_empty() {
                     return Err(format!("a membership change without content: {entry:?}"));
                 }
+                check_index(entry.index)?;
                 self.on_entry(entry, place)?;
             }
             kind::SNAPSHOT if record.data.is_empty() => {
@@ -279,6 +280,7 @@ impl<'a> LogReader<'a> {
             }
             kind::SNAPSHOT => {
                 let snapshot = codec::decode_snapshot_record(record.data).map_err(undecodable)?;
+                check_index(snapshot.index)?;
                 if found.layout.on_snapshot(snapshot.index, snapshot.term) {
                     found.entries.clear();
                 }
@@ -339,6 +341,11 @@ impl<'a> LogReader<'a> {
         }
         Ok(self.found)
     }
+}
+
+/// No log grows so long, and there must be a next index.
+fn check_index(index: Index) -> Result<(), String> {
+    if index >= ALL { Err("an index that no log reaches".to_owned()) } else { Ok(()) }
 }
 
 fn rotten(path: &Path, offset: usize, what: &str) -> OpenError {
