@@ -447,7 +447,7 @@ struct Follower {
 impl Follower {
     fn new(revision: i64) -> Follower {
         let mut set = WatcherSet::new(revision);
-        assert!(set.insert(0, KeyRange::all(), 0, Filter::default()));
+        assert!(set.insert(0, KeyRange::all(), 0, revision, Filter::default()));
         Follower { set, told: Vec::new() }
     }
 

@@ -157,14 +157,21 @@ impl<Id: Clone + Ord> WatcherSet<Id> {
         }
     }
 
-    /// Adds a watcher that wants the changes of `range` from main revision `from` on (0: after what the shard has
-    /// seen; above the current one: it waits). It lags if the shard has seen some of what it wants. False if there
-    /// is one with that id.
-    pub fn insert(&mut self, id: Id, range: KeyRange, from: i64, filter: Filter) -> bool {
+    /// Adds a watcher that wants the changes of `range` from main revision `from` on (0: what comes after `revision`,
+    /// the current one, which the shard may not have seen yet; above it: it waits). It lags if the shard has seen some
+    /// of what it wants. False if there is one with that id.
+    pub fn insert(
+        &mut self,
+        id: Id,
+        range: KeyRange,
+        from: i64,
+        revision: i64,
+        filter: Filter,
+    ) -> bool {
         if self.names.contains_key(&id) {
             return false;
         }
-        let next = if from == 0 { self.seen + 1 } else { from };
+        let next = if from == 0 { revision + 1 } else { from };
         let watcher = Watcher {
             id: id.clone(),
             range: range.clone(),
@@ -353,11 +360,13 @@ impl<Id: Clone + Ord> WatcherSet<Id> {
         })
     }
 
-    /// The revision up to which this watcher has been told everything, for a progress notice: only if it is synced
-    /// and its start revision has come. Who asked for the very next revision is told nothing before that, as with etcd.
+    /// The revision up to which this watcher has been told everything, for a progress notice: only if it is synced and
+    /// the shard has seen what was current when it came. Who asked for a revision, also for the very next one, is told
+    /// nothing before that, as with etcd.
     pub fn progress(&self, id: &Id) -> Option<i64> {
         let watcher = self.watcher(*self.names.get(id)?);
-        (watcher.is_synced() && watcher.start <= self.seen).then_some(self.seen)
+        let begun = watcher.next <= self.seen + 1 && watcher.start <= self.seen;
+        (watcher.is_synced() && begun).then_some(self.seen)
     }
 
     /// The revision up to which batches have been seen.
@@ -520,13 +529,33 @@ mod tests {
         Batch { first, last, compact_revision: -1, events, is_gap: false }
     }
 
+    /// A progress notice never goes back behind the revision that its watcher was created at, nor comes before the one
+    /// that it asked for.
+    #[test]
+    fn progress_begins_where_the_watcher_does() {
+        let mut set = WatcherSet::new(1);
+        for (id, from) in [("what comes", 0), ("the next", 4), ("this", 3)] {
+            // The third revision is current, and the shard has seen the first.
+            assert!(set.insert(id, KeyRange::One("k".into()), from, 3, Filter::default()));
+        }
+        let told =
+            |set: &WatcherSet<&str>| ["what comes", "the next", "this"].map(|id| set.progress(&id));
+        assert_eq!(told(&set), [None, None, None]);
+        set.on_batch(&batch(vec![put(2, "x")]), &mut |_, _| panic!("nobody\'s key"));
+        assert_eq!(told(&set), [None, None, None]);
+        set.on_batch(&batch(vec![put(3, "x")]), &mut |_, _| panic!("nobody\'s key"));
+        assert_eq!(told(&set), [Some(3), None, Some(3)]);
+        set.on_batch(&batch(vec![put(4, "x")]), &mut |_, _| panic!("nobody\'s key"));
+        assert_eq!(told(&set), [Some(4); 3]);
+    }
+
     /// Who does not take a batch lags from there; taken out of the queue, he is not looked at again until he is put
     /// back or has caught up, whatever happens meanwhile.
     #[test]
     fn a_watcher_that_takes_nothing_is_handed_out_once() {
         let mut set = WatcherSet::new(1);
         for id in 0..3 {
-            assert!(set.insert(id, KeyRange::One("k".into()), 0, Filter::default()));
+            assert!(set.insert(id, KeyRange::One("k".into()), 0, 1, Filter::default()));
         }
         assert_eq!(set.first(), None, "they want only what comes");
         let mut told: Vec<(i32, Vec<i64>)> = Vec::new();

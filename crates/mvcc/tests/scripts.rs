@@ -352,7 +352,8 @@ impl Runner for Play {
                 let filter =
                     Filter { no_put: filter == "no_put", no_delete: filter == "no_delete" };
                 let range = KeyRange::parse(key.into(), range_end(&end));
-                assert!(self.watchers.insert(id, range, from, filter));
+                let revision = self.reader.revision();
+                assert!(self.watchers.insert(id, range, from, revision, filter));
             }
             "catch_up" => {
                 while let Some(lagging) = self.watchers.take_next() {

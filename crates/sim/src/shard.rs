@@ -660,8 +660,8 @@ impl World {
             shard.watchers.begin(view.state.reader().revision());
         }
         let revision = view.state.reader().revision();
+        shard.watchers.insert(key, range, from, revision, Filter::default());
         let from = if from == 0 { revision + 1 } else { from };
-        shard.watchers.insert(key, range, from, Filter::default());
         shard.known.insert(key, ());
         self.tell_watch(m, key, Told::Created { id: key.2, from });
         self.catch_up(m, s);

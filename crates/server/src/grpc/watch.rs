@@ -469,11 +469,8 @@ impl WatchHub {
         self.raise_flag(shard);
         // After the flag: what is published from here on comes in batches.
         let revision = shard.view.state.reader().revision();
-        let from = match request.start_revision {
-            0 => revision + 1,
-            from => from,
-        };
-        let fresh = self.set.insert((key, id), range, from, filter);
+        let from = request.start_revision;
+        let fresh = self.set.insert((key, id), range, from, revision, filter);
         debug_assert!(fresh, "the stream knows its own ids");
         let created = WatchResponse {
             header: Some(response_header(&Header { revision, ..header })),
