@@ -11,7 +11,7 @@ mod descriptors;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
-const PROTOS: [&str; 10] = [
+const PROTOS: [&str; 11] = [
     "mvccpb.proto",
     "authpb.proto",
     "rpc.proto",
@@ -22,6 +22,7 @@ const PROTOS: [&str; 10] = [
     "health.proto",
     "v3electionpb.proto",
     "v3lockpb.proto",
+    "trace.proto",
 ];
 
 fn proto_crate() -> PathBuf {

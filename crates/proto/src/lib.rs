@@ -38,6 +38,13 @@ pub mod health {
 pub mod v3electionpb {
     include!("generated/v3electionpb.rs");
 }
+/// What is our own.
+pub mod quorate {
+    /// What single requests went through.
+    pub mod v1 {
+        include!("generated/quorate.v1.rs");
+    }
+}
 /// The lock service.
 pub mod v3lockpb {
     include!("generated/v3lockpb.rs");

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use raft::NodeId;
 
+use crate::trace::Tracing;
 use crate::waiters::SHARDS_MAX;
 
 /// Who a data directory belongs to.
@@ -48,8 +49,8 @@ pub struct Config {
     pub seed: u64,
     /// Unix time of the start in milliseconds: the names of the replica's own proposals start there.
     pub start_ms: u64,
-    /// Whether the stages of the work are told (see [`crate::Trace`]).
-    pub trace: bool,
+    /// How much is told of the stages of the work (see [`crate::Trace`]).
+    pub trace: Tracing,
     /// Everything that is bounded.
     pub limits: Limits,
 }
@@ -170,7 +171,7 @@ impl Config {
             sync: true,
             seed: 0,
             start_ms: 0,
-            trace: false,
+            trace: Tracing::Off,
             limits: Limits::default(),
         }
     }

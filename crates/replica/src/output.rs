@@ -179,6 +179,8 @@ pub struct ToShard {
 pub struct Applied {
     /// Its name.
     pub id: RequestId,
+    /// The index of its entry.
+    pub index: Index,
     /// The term of its entry, for the header.
     pub term: Term,
     /// The revision of the keyspace after it, for the header.

@@ -44,7 +44,7 @@ use crate::job::{
 };
 use crate::output::{Notice, Output, Space};
 use crate::snapshot::{OutgoingSnapshot, Received};
-use crate::trace::{Said, Trace};
+use crate::trace::{Said, Trace, Tracing};
 
 /// So long after a snapshot was sent the entries behind it are kept for its receiver, in milliseconds.
 const KEEP_AFTER_SNAPSHOT_MS: u64 = 30_000;
@@ -217,7 +217,7 @@ pub(crate) struct Pipeline {
     scrub_pause_ticks: u64,
     scrub_bytes_per_tick: u64,
     me: NodeId,
-    tracing: bool,
+    tracing: Tracing,
     tick: u64,
     log: LogSide,
     apply: ApplySide,
@@ -1043,7 +1043,7 @@ impl Pipeline {
     }
 
     fn trace(&self, out: &mut Output, event: Trace) {
-        if self.tracing && out.trace.len() < self.limits.trace_events {
+        if self.tracing.tells(&event) && out.trace.len() < self.limits.trace_events {
             out.trace.push(event);
         }
     }

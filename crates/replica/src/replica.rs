@@ -283,7 +283,7 @@ impl Replica {
         }
         let from = message.from;
         self.trace(Trace::Received { from, message: Said::of(&message) });
-        let before = self.raft.matched(from);
+        let before = self.known_match(from);
         match self.raft.step(message) {
             // What raft does not take is dropped, like a message that was lost: its sender tries again, or it is
             // nobody we know. A forwarded proposal's owner has a deadline.
@@ -293,15 +293,14 @@ impl Replica {
     }
 
     fn on_done(&mut self, completion: Completion) {
-        let out = &mut self.out;
         match completion {
             Completion::Log(report) => {
-                let before = self.raft.matched(self.me);
-                self.pipeline.on_log(report, &mut self.raft, out);
+                let before = self.known_match(self.me);
+                self.pipeline.on_log(report, &mut self.raft, &mut self.out);
                 self.trace_match(self.me, before);
             }
             Completion::Apply(report) => {
-                let applied = self.pipeline.on_apply(*report, &mut self.raft, out);
+                let applied = self.pipeline.on_apply(*report, &mut self.raft, &mut self.out);
                 applied.leases.iter().for_each(|change| self.clock.on_change(change));
                 if let Some(leases) = applied.restored_leases {
                     self.clock.restore(leases);
@@ -583,10 +582,16 @@ impl Replica {
         }
     }
 
-    /// The leader has learnt that a member's log reaches further.
+    /// On a leader that is traced, how far a member's log reaches as far as known.
+    fn known_match(&self, node: NodeId) -> Option<Index> {
+        self.raft.matched(node).filter(|_| self.config.trace.is_on())
+    }
+
+    /// The leader has learnt that a member's log reaches further than `before`.
     fn trace_match(&mut self, node: NodeId, before: Option<Index>) {
-        let now = self.raft.matched(node);
-        if let Some(index) = now.filter(|_| now > before && before.is_some()) {
+        if let Some(before) = before
+            && let Some(index) = self.raft.matched(node).filter(|now| *now > before)
+        {
             self.trace(Trace::Matched { node, index });
         }
     }
@@ -609,7 +614,8 @@ impl Replica {
     }
 
     fn trace(&mut self, event: Trace) {
-        if self.config.trace && self.out.trace.len() < self.config.limits.trace_events {
+        if self.config.trace.tells(&event) && self.out.trace.len() < self.config.limits.trace_events
+        {
             self.out.trace.push(event);
         }
     }

@@ -9,13 +9,41 @@
 //! ```
 //!
 //! Each part hands out its own events, in the order in which they happened: the mind in [`crate::Output::trace`], a
-//! worker in the `trace` of its `…Done`. There is no clock here: the driver adds the time at which it gets them. Off
-//! unless [`crate::Config::trace`] says otherwise; on, an event costs one push of at most 56 bytes.
+//! worker in the `trace` of its `…Done`. There is no clock here: the driver adds the time at which it gets them. How
+//! much is told [`crate::Config::trace`] says; an event costs one push of at most 56 bytes.
 //!
 //! A request is followed by its name up to `Proposed`, and by its index from `Appended` on; `Answered` has both.
 
 use raft::{Index, Message, MessageKind, NodeId, RoleKind, Term};
 use state_machine::RequestId;
+
+/// How much a member tells of its work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tracing {
+    /// Nothing.
+    #[default]
+    Off,
+    /// What happens once for many requests together. A busy member tells hardly more of it than an idle one.
+    Batches,
+    /// Every event.
+    All,
+}
+
+impl Tracing {
+    /// Whether anything is told.
+    pub fn is_on(self) -> bool {
+        self != Tracing::Off
+    }
+
+    /// Whether this is told.
+    pub(crate) fn tells(self, event: &Trace) -> bool {
+        match self {
+            Tracing::Off => false,
+            Tracing::Batches => event.is_of_a_batch(),
+            Tracing::All => true,
+        }
+    }
+}
 
 /// Something that happened in one member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +172,20 @@ pub enum Trace {
         /// Its index.
         index: Index,
     },
+}
+
+impl Trace {
+    /// Whether it happens once for many requests together, and does not only say that a member is there.
+    fn is_of_a_batch(&self) -> bool {
+        match self {
+            Trace::Proposed { .. } | Trace::Answered { .. } | Trace::Received { .. } => false,
+            Trace::Sent { message, .. } => matches!(
+                message.kind,
+                MessageKind::App | MessageKind::AppResp | MessageKind::Prop | MessageKind::Snap
+            ),
+            _ => true,
+        }
+    }
 }
 
 const _: () = assert!(size_of::<Trace>() <= 56, "an event fits into a cache line");

@@ -28,7 +28,7 @@ use crate::output::{Applied, Space, ToShard};
 use crate::recovery;
 use crate::replica::to_tables;
 use crate::snapshot::{Imported, Received, SnapshotStream};
-use crate::trace::{Said, Trace};
+use crate::trace::{Said, Trace, Tracing};
 use crate::view::{Standing, View};
 use crate::waiters::{Shard, shard_of};
 
@@ -49,7 +49,7 @@ const RECLAIM_BYTES: usize = 1 << 20;
 pub struct LogWorker {
     wal: Wal,
     failed: bool,
-    tracing: bool,
+    tracing: Tracing,
     // Term and vote as last written, for the trace.
     ballot: (Term, NodeId),
     // What is written and waits for the sync.
@@ -66,7 +66,7 @@ struct Half {
 }
 
 impl LogWorker {
-    pub(crate) fn new(wal: Wal, tracing: bool) -> LogWorker {
+    pub(crate) fn new(wal: Wal, tracing: Tracing) -> LogWorker {
         let HardState { term, vote, .. } = wal.hard_state();
         LogWorker { wal, failed: false, tracing, ballot: (term, vote), written: None }
     }
@@ -112,13 +112,11 @@ impl LogWorker {
         };
         match synced {
             Ok(Half { report, messages, mut trace, .. }) => {
-                if self.tracing {
-                    trace.extend(
-                        messages.iter().map(|message| Trace::Sent {
-                            to: message.to,
-                            message: Said::of(message),
-                        }),
-                    );
+                if self.tracing.is_on() {
+                    let sent = messages
+                        .iter()
+                        .map(|message| Trace::Sent { to: message.to, message: Said::of(message) });
+                    trace.extend(sent.filter(|event| self.tracing.tells(event)));
                 }
                 LogDone { completion: Some(Completion::Log(report)), messages, trace }
             }
@@ -205,7 +203,7 @@ impl LogWorker {
     }
 
     fn trace(&self, half: &mut Half, event: Trace) {
-        if self.tracing {
+        if self.tracing.tells(&event) {
             half.trace.push(event);
         }
     }
@@ -262,7 +260,7 @@ pub struct ApplyWorker {
     hashed: i64,
     // Replies to physical compactions, each behind the compaction whose hash it waits for, ascending.
     physical: VecDeque<(i64, Answered)>,
-    tracing: bool,
+    tracing: Tracing,
     unpublished: Vec<Unpublished>,
 }
 
@@ -278,7 +276,6 @@ struct Unpublished {
 /// A reply to one of this member's own clients.
 struct Answered {
     shard: Shard,
-    index: Index,
     applied: Applied,
 }
 
@@ -293,10 +290,11 @@ struct Gathered {
 }
 
 impl Gathered {
-    fn answer(&mut self, answered: Answered, tracing: bool) {
-        let Answered { shard, index, applied } = answered;
-        if tracing {
-            self.trace.push(Trace::Answered { id: applied.id, index });
+    fn answer(&mut self, answered: Answered, tracing: Tracing) {
+        let Answered { shard, applied } = answered;
+        let event = Trace::Answered { id: applied.id, index: applied.index };
+        if tracing.tells(&event) {
+            self.trace.push(event);
         }
         self.replies.entry(shard).or_default().push(applied);
     }
@@ -306,7 +304,7 @@ impl ApplyWorker {
     pub(crate) fn new(
         machine: StateMachine,
         standing: Arc<Standing>,
-        tracing: bool,
+        tracing: Tracing,
     ) -> ApplyWorker {
         let member = standing.identity.node_id;
         ApplyWorker {
@@ -408,7 +406,7 @@ impl ApplyWorker {
                 // The snapshot took the pins away: what was due will not be known.
                 self.hashed = self.hash_due;
                 self.answer_physical(gathered);
-                if self.tracing {
+                if self.tracing.is_on() {
                     gathered.trace.push(Trace::SnapshotInstalled { index });
                 }
                 let leases = self.machine.view().leases();
@@ -484,14 +482,14 @@ impl ApplyWorker {
         let (index, _) = self.machine.applied();
         self.standing.set_applied(Index(index));
         gathered.published = true;
-        if self.tracing {
+        if self.tracing.is_on() {
             gathered.trace.push(Trace::Applied { index: Index(index) });
         }
         let revision = self.machine.keyspace().revision();
         for Unpublished { id, place: (index, term), result, hash } in self.unpublished.drain(..) {
             if let Some(shard) = shard_of(id, self.member) {
-                let applied = Applied { id, term, revision, result };
-                let answered = Answered { shard, index, applied };
+                let applied = Applied { id, index, term, revision, result };
+                let answered = Answered { shard, applied };
                 match hash {
                     Some(due) if due > self.hashed && self.physical.len() < PHYSICAL_MAX => {
                         self.physical.push_back((due, answered));
@@ -570,7 +568,7 @@ pub struct FlushWorker {
     damage: String,
     written: Option<(Index, Term)>,
     failed: bool,
-    tracing: bool,
+    tracing: Tracing,
     // The data directory's; let go when the member is.
     _lock: Box<dyn Lock>,
 }
@@ -597,7 +595,7 @@ impl FlushWorker {
             damage: String::new(),
             written: None,
             failed: false,
-            tracing: false,
+            tracing: Tracing::Off,
             _lock: lock,
         };
         worker.publish_sizes();
@@ -605,7 +603,7 @@ impl FlushWorker {
     }
 
     /// The same, telling what happens, or not.
-    pub(crate) fn tracing(self, tracing: bool) -> FlushWorker {
+    pub(crate) fn tracing(self, tracing: Tracing) -> FlushWorker {
         FlushWorker { tracing, ..self }
     }
 
@@ -626,7 +624,7 @@ impl FlushWorker {
         if self.space() != self.space {
             self.report_space(&mut reports);
         }
-        let trace = match self.tracing {
+        let trace = match self.tracing.is_on() {
             true => reports.iter().filter_map(trace_of).collect(),
             false => Vec::new(),
         };

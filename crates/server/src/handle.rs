@@ -31,6 +31,8 @@ use crate::http::v2;
 use crate::metrics::Metrics;
 use crate::serve::seat::AllAnswers;
 use crate::serve::status::Status;
+use crate::slow::Slow;
+use crate::stages::Stages;
 
 /// Bytes of proposals that wait for the replica. A shard that meets them keeps its batch, stops reading each
 /// connection that proposes more, and is told when there is room.
@@ -82,8 +84,10 @@ pub struct Node {
     pub peer_table: PeerTable,
     /// What the shards share for the v2 API.
     pub v2: v2::Shared,
-    /// When the process started: `now_ms` counts from here.
-    pub started: Instant,
+    /// What the threads have done lately, and the clock that `now_ms` is read from.
+    pub stages: Stages,
+    /// The slowest requests.
+    pub slow: Slow,
     /// Milliseconds, by `now_ms`, at which the present leader became known; 0 if there never was one.
     pub leader_since_ms: AtomicU64,
 }
@@ -112,7 +116,8 @@ impl Node {
             flush: Inbox::default(),
             peers: PeerInbox::default(),
             peer_table: PeerTable::default(),
-            started: Instant::now(),
+            stages: Stages::default(),
+            slow: Slow::default(),
             leader_since_ms: AtomicU64::new(0),
             v2: v2::Shared::default(),
             replica_config,
@@ -122,7 +127,7 @@ impl Node {
 
     /// Milliseconds since the process started. Never goes back.
     pub fn now_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
+        self.stages.now_us() / 1_000
     }
 
     /// Hands an event to a shard.

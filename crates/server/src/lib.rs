@@ -22,6 +22,8 @@ pub mod metrics;
 pub mod peer;
 pub mod run;
 pub mod serve;
+pub mod slow;
+pub mod stages;
 pub mod steward;
 
 pub use run::main;

@@ -36,6 +36,7 @@ use crate::serve::limits::{
     TCP_USER_TIMEOUT,
 };
 use crate::serve::shard::Shard;
+use crate::stages::Lane;
 use crate::steward;
 
 /// Which of the member's inboxes a thread reads for.
@@ -223,14 +224,14 @@ impl Member {
         let (mut log, mut apply, mut flush) = (opened.log, opened.apply, opened.flush);
         workers.push(thread("log", &node, move |node| {
             while let Some(jobs) = node.log.take() {
-                // Nobody traces a server's member.
-                drop(log.write(jobs));
+                node.stages.tell(Lane::Log, log.write(jobs));
                 let syncs = log.owes_sync();
                 let began = Instant::now();
                 let done = log.sync();
                 if syncs {
                     node.metrics.wal_fsync.observe(began.elapsed());
                 }
+                node.stages.tell(Lane::Log, done.trace);
                 if let Some(completion) = done.completion {
                     node.replica.done(completion);
                 }
@@ -242,6 +243,7 @@ impl Member {
         workers.push(thread("apply", &node, move |node| {
             while let Some(jobs) = node.apply.take() {
                 let done = apply.run(jobs);
+                node.stages.tell(Lane::Apply, done.trace);
                 // The lease clock must know a lease before the client that it was granted to does.
                 if let Some(completion) = done.completion {
                     node.replica.done(completion);
@@ -257,6 +259,7 @@ impl Member {
                     jobs.iter().any(|job| matches!(job, FlushJob::Write(_) | FlushJob::Sync));
                 let began = Instant::now();
                 let done = flush.run(jobs);
+                node.stages.tell(Lane::Store, done.trace);
                 if writes {
                     node.metrics.backend_commit.observe(began.elapsed());
                 }
@@ -439,6 +442,7 @@ fn replica_config(
     // Members that start together must not campaign together.
     made.seed = start_ms ^ identity.node_id.rotate_left(17) ^ u64::from(std::process::id());
     made.start_ms = start_ms;
+    made.trace = replica::Tracing::Batches;
     made
 }
 
@@ -618,6 +622,8 @@ struct News {
 
 /// Hands one turn's decisions to those who carry them out. True if the replica has stopped.
 fn pass_on(node: &Arc<Node>, output: Output, news: &mut News) -> bool {
+    // First, for the others begin at once with what they are given.
+    node.stages.tell(Lane::Mind, output.trace);
     if !output.messages.is_empty() {
         node.peers.put(PeerEvent::Messages(output.messages));
     }

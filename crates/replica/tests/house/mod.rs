@@ -74,7 +74,7 @@ pub fn config(id: NodeId) -> Config {
     let mut config = Config::new(identity, "/data");
     config.seed = id;
     config.start_ms = 1_000;
-    config.trace = true;
+    config.trace = replica::Tracing::All;
     config.segment_bytes = SegmentBytes { wal: 16 << 10, store: 64 << 10 };
     config
 }

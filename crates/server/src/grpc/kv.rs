@@ -9,7 +9,8 @@ use bytes::Bytes;
 use mvcc::Effort;
 use prost::Message;
 use proto::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest, TxnResponse,
+    CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+    TxnResponse, request_op,
 };
 use replica::Lane;
 use state_machine::{Answer, Error, Reply, Request};
@@ -20,18 +21,24 @@ use crate::serve::limits::LARGE_REQUEST_BYTES;
 use crate::serve::seat::Waits;
 use crate::serve::shard::Shard;
 use crate::serve::status::{Code, Status};
+use crate::serve::story::Story;
 use crate::serve::stream::{PREFIX_BYTES, Responder};
 
 /// Put.
-pub fn put(shard: &Rc<Shard>, call: Call, message: Bytes, respond: Responder) {
-    let request = decode::<PutRequest>(message).and_then(|put| Ok(Request::try_from(put)?));
+pub fn put(shard: &Rc<Shard>, call: Call, message: Bytes, mut respond: Responder) {
+    let request = decode::<PutRequest>(message).and_then(|put| {
+        respond.tell(|story| story.about(&put.key));
+        Ok(Request::try_from(put)?)
+    });
     propose(shard, &call, request, Lane::Ordinary, respond);
 }
 
 /// DeleteRange.
-pub fn delete_range(shard: &Rc<Shard>, call: Call, message: Bytes, respond: Responder) {
-    let request =
-        decode::<DeleteRangeRequest>(message).and_then(|delete| Ok(Request::try_from(delete)?));
+pub fn delete_range(shard: &Rc<Shard>, call: Call, message: Bytes, mut respond: Responder) {
+    let request = decode::<DeleteRangeRequest>(message).and_then(|delete| {
+        respond.tell(|story| story.about(&delete.key));
+        Ok(Request::try_from(delete)?)
+    });
     propose(shard, &call, request, Lane::Ordinary, respond);
 }
 
@@ -56,12 +63,13 @@ pub fn propose(
 }
 
 /// Range.
-pub fn range(shard: &Rc<Shard>, call: Call, message: Bytes, respond: Responder) {
+pub fn range(shard: &Rc<Shard>, call: Call, message: Bytes, mut respond: Responder) {
     let bytes = message.len();
     let request = match decode::<RangeRequest>(message) {
         Ok(request) => request,
         Err(status) => return respond.fail(&status),
     };
+    respond.tell(|story| story.about(&request.key));
     if let Err(error) = state_machine::check_range(&request) {
         return respond.fail(&error.into());
     }
@@ -87,8 +95,9 @@ pub fn txn(shard: &Rc<Shard>, call: Call, message: Bytes, respond: Responder) {
 /// # Errors
 /// As Txn; `request timed out` and its like if its fate is not known.
 pub async fn txn_of_page(shard: &Rc<Shard>, request: TxnRequest) -> Result<TxnResponse, Status> {
-    let call = Call::of_page("/etcdserverpb.KV/Txn", shard.now_ms())?;
-    let (respond, answer) = Responder::inside();
+    let call = Call::of_page("/etcdserverpb.KV/Txn", shard.node.stages.now_us())?;
+    let story = Story::new(&shard.chronicle, call.method.path, call.started_us);
+    let (respond, answer) = Responder::inside(story);
     // The page has read it, and bounds it.
     begin_txn(shard, &call, request, 0, usize::MAX, respond);
     // A dropped sender means that the shard ends.
@@ -103,8 +112,12 @@ fn begin_txn(
     request: TxnRequest,
     bytes: usize,
     ops_max: usize,
-    respond: Responder,
+    mut respond: Responder,
 ) {
+    let key = request.compare.first().map(|compare| &compare.key);
+    if let Some(key) = key.or_else(|| request.success.iter().find_map(key_of)) {
+        respond.tell(|story| story.about(key));
+    }
     let request = match Request::txn(request, ops_max) {
         Ok(Request::Txn(request)) => request,
         Ok(_) => return respond.fail(&malformed()),
@@ -116,6 +129,16 @@ fn begin_txn(
             let serializable = state_machine::is_serializable(&request);
             read(shard, call, Wanted::Txn(request), bytes, serializable, respond);
         }
+    }
+}
+
+/// The key of an operation, if it has one of its own.
+fn key_of(operation: &RequestOp) -> Option<&Bytes> {
+    match operation.request.as_ref()? {
+        request_op::Request::RequestRange(range) => Some(&range.key),
+        request_op::Request::RequestPut(put) => Some(&put.key),
+        request_op::Request::RequestDeleteRange(delete) => Some(&delete.key),
+        request_op::Request::RequestTxn(_) => None,
     }
 }
 
@@ -210,6 +233,13 @@ impl Read {
             _waits: None,
         };
         (read, receiver)
+    }
+
+    /// It waits for a read index.
+    pub fn waits(&mut self) {
+        if let To::Client(respond) = &mut self.to {
+            respond.tell(|story| story.read());
+        }
     }
 
     /// Whether nobody waits for it any more.

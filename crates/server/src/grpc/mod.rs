@@ -5,6 +5,7 @@ pub mod health;
 pub mod kv;
 pub mod lease;
 pub mod maintenance;
+pub mod trace;
 pub mod watch;
 
 use std::cell::RefCell;
@@ -56,6 +57,9 @@ enum Served {
     HashKv,
     HealthCheck,
     HealthWatch,
+    Trace,
+    Stages,
+    Slow,
     /// Known, and answered that it is not there yet.
     Later,
 }
@@ -77,7 +81,7 @@ const fn streaming(path: &'static str, served: Served) -> Method {
     Method { path, kind: Kind::Streaming, served }
 }
 
-/// Every method of etcd 3.7. The busy ones stand first, for they are looked up in order.
+/// Every method of etcd 3.7, and our own. The busy ones stand first, for they are looked up in order.
 static METHODS: &[Method] = &[
     unary("/etcdserverpb.KV/Put", Served::Put),
     unary("/etcdserverpb.KV/Range", Served::Range),
@@ -130,6 +134,9 @@ static METHODS: &[Method] = &[
     unary("/v3lockpb.Lock/Unlock", Served::Later),
     unary("/grpc.health.v1.Health/Check", Served::HealthCheck),
     streaming("/grpc.health.v1.Health/Watch", Served::HealthWatch),
+    unary("/quorate.v1.Trace/Trace", Served::Trace),
+    unary("/quorate.v1.Trace/Stages", Served::Stages),
+    unary("/quorate.v1.Trace/Slow", Served::Slow),
 ];
 
 /// The method that a path names; texts are grpc-go's.
@@ -202,7 +209,9 @@ impl Metadata<'_> {
 pub struct Call {
     /// What is called.
     pub method: &'static Method,
-    /// When, by `Node::now_ms`.
+    /// When, by `Stages::now_us`.
+    pub started_us: u64,
+    /// The same, by `Node::now_ms`.
     pub started_ms: u64,
     /// Whether the client's own deadline is known.
     pub client_deadline: bool,
@@ -212,7 +221,7 @@ pub struct Call {
 
 impl Call {
     /// Reads the head of a request.
-    pub fn read(head: &Parts, metadata: &Metadata<'_>, now_ms: u64) -> Result<Call, Status> {
+    pub fn read(head: &Parts, metadata: &Metadata<'_>, now_us: u64) -> Result<Call, Status> {
         if head.method != http::Method::POST {
             return Err(Status::new(
                 Code::Internal,
@@ -222,11 +231,11 @@ impl Call {
                 ),
             ));
         }
-        Call::of(head.uri.path(), metadata, now_ms)
+        Call::of(head.uri.path(), metadata, now_us)
     }
 
     /// A call of the method with this path.
-    pub fn of(path: &str, metadata: &Metadata<'_>, now_ms: u64) -> Result<Call, Status> {
+    pub fn of(path: &str, metadata: &Metadata<'_>, now_us: u64) -> Result<Call, Status> {
         let method = lookup(path)?;
         let timeout_ms = match metadata.timeout.map(HeaderValue::as_bytes) {
             None => None,
@@ -244,27 +253,37 @@ impl Call {
             return Err(Error::InvalidClientApiVersion.into());
         }
         let require_leader = metadata.has_leader.is_some_and(|wanted| wanted == "true");
-        Ok(Call { method, started_ms: now_ms, client_deadline: false, timeout_ms, require_leader }
-            .with_client_deadline())
+        Ok(Call {
+            method,
+            started_us: now_us,
+            started_ms: now_us / 1_000,
+            client_deadline: timeout_ms.is_some(),
+            timeout_ms,
+            require_leader,
+        })
     }
 
     /// A call that a page of this member makes for its client, under the member's own deadline.
     ///
     /// # Errors
     /// If there is no such method.
-    pub fn of_page(path: &str, now_ms: u64) -> Result<Call, Status> {
+    pub fn of_page(path: &str, now_us: u64) -> Result<Call, Status> {
         Ok(Call {
             method: lookup(path)?,
-            started_ms: now_ms,
+            started_us: now_us,
+            started_ms: now_us / 1_000,
             client_deadline: false,
             timeout_ms: None,
             require_leader: false,
         })
     }
 
-    fn with_client_deadline(mut self) -> Call {
-        self.client_deadline = self.timeout_ms.is_some();
-        self
+    /// The same call of another method.
+    ///
+    /// # Errors
+    /// If there is no such method.
+    pub fn again(self, path: &str) -> Result<Call, Status> {
+        Ok(Call { method: lookup(path)?, ..self })
     }
 
     /// When the call is given up, by `Node::now_ms`: the client's deadline or the member's, whichever is first.
@@ -313,7 +332,11 @@ fn timeout_ms(text: &[u8]) -> Option<u64> {
 /// What every call must pass: a leader if it wants one, and a voter where a learner does not serve.
 fn check(shard: &Shard, call: &Call) -> Result<(), Status> {
     // The health service is refused as all else is: a learner is no member to send clients to.
-    let learner_serves = matches!(call.method.served, Served::Range | Served::Status);
+    // What is traced is looked at as what it is.
+    let learner_serves = matches!(
+        call.method.served,
+        Served::Range | Served::Status | Served::Trace | Served::Stages | Served::Slow
+    );
     if shard.view.is_learner() && !learner_serves {
         return Err(Error::NotSupportedForLearner.into());
     }
@@ -358,6 +381,9 @@ pub fn serve(shard: &Rc<Shard>, mut call: Call, message: Bytes, respond: Respond
         Served::Hash => maintenance::hash(shard, respond),
         Served::HashKv => maintenance::hash_kv(shard, message, respond),
         Served::HealthCheck => health::check(shard, message, respond),
+        Served::Trace => trace::trace(shard, call, message, respond),
+        Served::Stages => trace::stages(shard, message, respond),
+        Served::Slow => trace::slow(shard, message, respond),
         Served::Later => respond.fail(&Status::later(call.method.path)),
         Served::Watch | Served::LeaseKeepAlive | Served::HealthWatch => {
             respond

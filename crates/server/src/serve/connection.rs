@@ -34,6 +34,7 @@ use crate::serve::seat::Seat;
 use crate::serve::shard::Shard;
 use crate::serve::socket::{self, Handle, Socket};
 use crate::serve::status::{Code, Status};
+use crate::serve::story::Story;
 use crate::serve::stream::{Body, Outgoing, Ready, Responder, StreamWake};
 
 /// What every HTTP/2 connection begins with.
@@ -423,16 +424,17 @@ impl Connection {
             return;
         }
         let seat = self.seat.clone();
-        let call = match Call::read(&head, &metadata, self.shard.now_ms()) {
+        let call = match Call::read(&head, &metadata, self.shard.node.stages.now_us()) {
             Ok(call) => call,
-            Err(status) => return Responder::Client { respond, seat }.fail(&status),
+            Err(status) => return Responder::client(respond, seat, None).fail(&status),
         };
         let receive_bytes_max = self.shard.node.config.receive_bytes_max();
         let mut body = Body::new(body, receive_bytes_max, metadata.encoding(), &seat);
         match call.method.kind {
             Kind::Unary => {
                 let message = body.poll_message(cx);
-                let respond = Responder::Client { respond, seat };
+                let story = Story::new(&self.shard.chronicle, call.method.path, call.started_us);
+                let respond = Responder::client(respond, seat, Some(story));
                 match message {
                     Poll::Ready(message) => unary(&self.shard, call, message, respond),
                     Poll::Pending if !self.shard.has_room_for_stream() => {
@@ -453,7 +455,7 @@ impl Connection {
                     false => Err(Error::TooManyRequests.into()),
                 };
                 if let Err(status) = checked {
-                    return Responder::Client { respond, seat }.fail(&status);
+                    return Responder::client(respond, seat, None).fail(&status);
                 }
                 if self.leaving {
                     return respond.send_reset(Reason::REFUSED_STREAM);

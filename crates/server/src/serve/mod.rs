@@ -18,4 +18,5 @@ pub mod seat;
 pub mod shard;
 pub mod socket;
 pub mod status;
+pub mod story;
 pub mod stream;

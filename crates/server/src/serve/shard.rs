@@ -32,6 +32,7 @@ use crate::serve::limits::{
 };
 use crate::serve::seat::Seats;
 use crate::serve::status::{Code, Status};
+use crate::serve::story::Chronicle;
 use crate::serve::stream::{self, Outgoing, Responder};
 
 /// How often deadlines are looked at.
@@ -157,6 +158,8 @@ pub struct Shard {
     /// The replica's inbox was full at the end of the last turn.
     crowded: Cell<bool>,
     scratch: RefCell<BytesMut>,
+    /// What is remembered of its turns.
+    pub chronicle: Rc<Chronicle>,
     /// Open streams that want to end when there is no leader.
     leader_streams: RefCell<Streams>,
     /// Open streams whose reader is in this process: they end when the process does.
@@ -197,6 +200,7 @@ impl Shard {
             gathered: Notify::new(),
             crowded: Cell::new(false),
             scratch: RefCell::new(BytesMut::with_capacity(64 << 10)),
+            chronicle: Chronicle::new(node.clone()),
             leader_streams: RefCell::default(),
             inside_streams: RefCell::default(),
             leaderless_ms: Cell::new(None),
@@ -259,6 +263,7 @@ impl Shard {
         let list = std::mem::take(&mut gathered.list);
         match self.node.replica.propose(Proposals { shard: self.number, list }) {
             Ok(()) => {
+                self.chronicle.hand_in();
                 gathered.bytes = 0;
                 self.crowded.set(false);
             }
@@ -272,6 +277,7 @@ impl Shard {
     fn end_turn(&self) {
         self.hand_in();
         if let Some(batch) = self.reads.borrow_mut().batch() {
+            self.chronicle.ask(batch);
             self.node.replica.read_index(ReadBatch { shard: self.number, batch });
         }
     }
@@ -352,6 +358,7 @@ impl Shard {
                 }
             }
             Answer::Read { batch, result: Ok(index) } => {
+                self.chronicle.confirm(batch, index);
                 self.reads.borrow_mut().confirmed(batch, index);
                 // Flag first, index second: apply publishes first and looks at the flag second.
                 self.view.set_waiting(self.number, true);
@@ -375,7 +382,9 @@ impl Shard {
         v2::Hub::on_batches(self, &applied.batches, applied.exchanged);
         for reply in applied.replies {
             let waiting = self.waiters.borrow_mut().take(reply.id);
-            let Some(Waiting { respond: Some(respond), .. }) = waiting else { continue };
+            let Some(Waiting { respond: Some(mut respond), .. }) = waiting else { continue };
+            let (term, index) = (reply.term, reply.index);
+            respond.tell(|story| story.apply(term, index, reply.revision));
             self.node.metrics.proposals_pending.leave(1);
             match reply.result {
                 Ok(answer) => {
@@ -483,11 +492,12 @@ impl Shard {
     }
 
     /// Puts a client's command on its way into the log.
-    pub fn propose(&self, call: &Call, request: Request, lane: Lane, respond: Responder) {
+    pub fn propose(&self, call: &Call, request: Request, lane: Lane, mut respond: Responder) {
         // Its answer may be large, and could not be put off as a read's.
         if respond.seat().is_some_and(|seat| seat.is_full()) {
             return respond.fail(&Error::TooManyRequests.into());
         }
+        respond.tell(|story| story.propose());
         let waiting = Waiting {
             respond: Some(respond),
             started_ms: call.started_ms,
@@ -546,10 +556,11 @@ impl Shard {
     }
 
     /// Serves a linearizable read now, if this member need not ask anybody, or once it knows a read index.
-    pub fn read_linearizable(self: &Rc<Shard>, read: Read, deadline_ms: u64) {
+    pub fn read_linearizable(self: &Rc<Shard>, mut read: Read, deadline_ms: u64) {
         if self.view.lone() {
             return read.serve(self);
         }
+        read.waits();
         let refused = self.reads.borrow_mut().add(read, deadline_ms);
         match refused {
             Ok(()) => self.gathered.notify_one(),

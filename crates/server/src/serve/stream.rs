@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 use crate::serve::limits::{SEND_BUFFER_BYTES, STREAM_QUEUE_BYTES};
 use crate::serve::seat::{Seat, Waits};
 use crate::serve::status::{Code, Status};
+use crate::serve::story::Story;
 
 /// Bytes before each message.
 pub const PREFIX_BYTES: usize = 5;
@@ -182,30 +183,57 @@ pub fn too_large(bytes: usize, bytes_max: usize) -> Status {
 
 /// The way back to who made a unary call. It is used up by the answer; a client's, dropped without one, resets the
 /// stream.
-pub enum Responder {
-    /// A client, over gRPC.
-    Client {
-        /// Its stream.
-        respond: SendResponse<Bytes>,
-        /// Its connection.
-        seat: Rc<Seat>,
-    },
-    /// A page of this member: it gets the message with its prefix, or the refusal.
+pub struct Responder {
+    way: Way,
+    /// What there is to tell of the call, once it is one.
+    story: Option<Story>,
+}
+
+/// Where an answer goes.
+enum Way {
+    /// To a client, over gRPC: its stream and its connection.
+    Client { respond: SendResponse<Bytes>, seat: Rc<Seat> },
+    /// To a page of this member: it gets the message with its prefix, or the refusal.
     Inside(oneshot::Sender<Result<Bytes, Status>>),
 }
 
 impl Responder {
+    /// A way back to a client.
+    pub fn client(respond: SendResponse<Bytes>, seat: Rc<Seat>, story: Option<Story>) -> Responder {
+        Responder { way: Way::Client { respond, seat }, story }
+    }
+
     /// A way back to a page, and where it waits. The answer does not come if the shard ends.
-    pub fn inside() -> (Responder, oneshot::Receiver<Result<Bytes, Status>>) {
+    pub fn inside(story: Story) -> (Responder, oneshot::Receiver<Result<Bytes, Status>>) {
         let (sender, receiver) = oneshot::channel();
-        (Responder::Inside(sender), receiver)
+        (Responder { way: Way::Inside(sender), story: Some(story) }, receiver)
+    }
+
+    /// Adds to what there is to tell of the call.
+    pub fn tell(&mut self, what: impl FnOnce(&mut Story)) {
+        if let Some(story) = &mut self.story {
+            what(story);
+        }
     }
 
     /// Answers with a message (see [`message`]).
     pub fn reply(self, message: Bytes) {
-        match self {
+        self.answer(Ok(message));
+    }
+
+    /// Answers with a status alone.
+    pub fn fail(self, status: &Status) {
+        self.answer(Err(status.clone()));
+    }
+
+    fn answer(self, answer: Result<Bytes, Status>) {
+        let answer = match self.story {
+            Some(story) => story.end(answer),
+            None => answer,
+        };
+        match (self.way, answer) {
             // An error of any of these says that the client has gone, and with it who wants to know.
-            Responder::Client { mut respond, seat } => {
+            (Way::Client { mut respond, seat }, Ok(message)) => {
                 seat.spoke.set(true);
                 let sent = respond.send_response(head(), false).and_then(|mut stream| {
                     stream.send_data(seat.count(message), false)?;
@@ -213,39 +241,32 @@ impl Responder {
                 });
                 drop(sent);
             }
-            Responder::Inside(sender) => drop(sender.send(Ok(message))),
-        }
-    }
-
-    /// Answers with a status alone.
-    pub fn fail(self, status: &Status) {
-        match self {
-            Responder::Client { mut respond, seat } => {
+            (Way::Client { mut respond, seat }, Err(status)) => {
                 seat.spoke.set(true);
                 let mut head = head();
                 status.put_into(head.headers_mut());
                 drop(respond.send_response(head, true));
             }
-            Responder::Inside(sender) => drop(sender.send(Err(status.clone()))),
+            (Way::Inside(sender), answer) => drop(sender.send(answer)),
         }
     }
 
     /// The connection of a client.
     pub fn seat(&self) -> Option<&Rc<Seat>> {
-        match self {
-            Responder::Client { seat, .. } => Some(seat),
-            Responder::Inside(_) => None,
+        match &self.way {
+            Way::Client { seat, .. } => Some(seat),
+            Way::Inside(_) => None,
         }
     }
 
     /// Whether nobody waits any more: the client has reset its stream, its connection is gone, or the page is.
     pub fn is_gone(&mut self) -> bool {
-        match self {
+        match &mut self.way {
             // Who asks does so again by itself, so nobody need be woken.
-            Responder::Client { respond, .. } => {
+            Way::Client { respond, .. } => {
                 respond.poll_reset(&mut Context::from_waker(Waker::noop())).is_ready()
             }
-            Responder::Inside(sender) => sender.is_closed(),
+            Way::Inside(sender) => sender.is_closed(),
         }
     }
 }

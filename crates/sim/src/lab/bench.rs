@@ -721,7 +721,7 @@ pub fn role_name(role: RoleKind) -> &'static str {
 /// Three members with a member's own settings, a quiet network, an ordinary disk, and one client.
 fn scenario(seed: u64, mutant: Option<Mutant>) -> Scenario {
     let mut config = Config::new(Identity { node_id: 1, cluster_id: CLUSTER }, "/data");
-    config.trace = true;
+    config.trace = replica::Tracing::All;
     // The memory that plays the disk need not be large.
     config.segment_bytes = SegmentBytes { wal: 256 << 10, store: 256 << 10 };
     config.pre_vote = mutant != Some(Mutant::NoPreVote);

@@ -32,6 +32,7 @@ use crate::grpc::{self, Call, Metadata};
 use crate::serve::limits::JSON_BYTES_PER_BYTE;
 use crate::serve::shard::Shard;
 use crate::serve::status::{Code, Status};
+use crate::serve::story::Story;
 use crate::serve::stream::{PREFIX_BYTES, Responder, too_large};
 use json::{Next, Values};
 use reply::Style;
@@ -135,7 +136,8 @@ async fn unary(
 ) -> Result<Response<Body>, Status> {
     let message = only_message(shard, route.input, body).await?;
     let call = caller.call(shard, route, message.len())?;
-    let (respond, answer) = Responder::inside();
+    let story = Story::new(&shard.chronicle, call.method.path, call.started_us);
+    let (respond, answer) = Responder::inside(story);
     grpc::serve(shard, call, message, respond);
     let answer = match caller.patience {
         None => answer.await,
@@ -244,7 +246,7 @@ impl Caller {
         if message_bytes > bytes_max {
             return Err(too_large(message_bytes, bytes_max));
         }
-        Call::of(route.grpc, &Metadata::read(&self.metadata), shard.now_ms())
+        Call::of(route.grpc, &Metadata::read(&self.metadata), shard.node.stages.now_us())
     }
 }
 
