@@ -34,6 +34,7 @@ mod lease;
 mod maintenance;
 pub mod resume;
 pub mod retry;
+mod trace;
 mod watch;
 
 pub use crate::{

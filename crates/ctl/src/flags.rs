@@ -56,6 +56,11 @@ pub(crate) enum Verb {
     StoreStatus,
     StoreGet,
     SnapshotStatus,
+    TracePut,
+    TraceGet,
+    TraceDel,
+    TraceTxn,
+    Slow,
     Version,
     Options,
     Help,
@@ -307,7 +312,31 @@ pub(crate) static ROOT: Command = Command {
         command("options", "", "Lists the flags of all commands", Verb::Options, &[]),
         command("put", "<key> <value>", "Writes a key", Verb::Put, PUT_FLAGS),
         not_yet("role", "Manages roles (not yet supported)"),
+        command(
+            "slow",
+            "",
+            "Lists the slowest requests of the last minutes",
+            Verb::Slow,
+            &[
+                on_off("cluster", "ask all members of the cluster"),
+                flag("limit", Kind::Int, "20", "no more than this"),
+            ],
+        ),
         not_yet("snapshot", "Saves a snapshot (not yet supported)"),
+        Command {
+            name: "trace",
+            arguments: "",
+            short: "Runs a request, and shows what it went through",
+            verb: Verb::Group,
+            flags: &[],
+            shared_flags: &[on_off("explain", "say in words where the time went")],
+            children: &[
+                command("del", "<key> [range_end]", "Deletes keys", Verb::TraceDel, DEL_FLAGS),
+                command("get", "<key> [range_end]", "Reads keys", Verb::TraceGet, GET_FLAGS),
+                command("put", "<key> <value>", "Writes a key", Verb::TracePut, PUT_FLAGS),
+                command("txn", "", "Runs a transaction", Verb::TraceTxn, &[INTERACTIVE]),
+            ],
+        },
         command("txn", "", "Runs a transaction", Verb::Txn, &[INTERACTIVE]),
         not_yet("user", "Manages users (not yet supported)"),
         command("version", "", "Prints the version", Verb::Version, &[]),
@@ -442,7 +471,10 @@ fn child(children: &'static [Command], word: &[u8]) -> Option<&'static Command> 
     if let Some(exact) = children.iter().find(|child| child.name.as_bytes() == word) {
         return Some(exact);
     }
-    let mut begins = children.iter().filter(|child| child.name.as_bytes().starts_with(word));
+    // Commands that etcdctl has not must not take from others the prefix by which they are known.
+    let is_ours = |child: &&Command| matches!(child.name, "slow" | "trace");
+    let mut begins =
+        children.iter().filter(|child| child.name.as_bytes().starts_with(word) && !is_ours(child));
     begins.next().filter(|_| !word.is_empty() && begins.next().is_none())
 }
 

@@ -28,6 +28,7 @@ mod kv;
 mod lease;
 mod maintenance;
 mod print;
+mod trace;
 mod txn;
 mod util;
 mod watch;
@@ -234,6 +235,10 @@ async fn talk(verb: Verb, session: Session) -> Result<(), Exit> {
         Verb::EndpointHealth => maintenance::health(session).await,
         Verb::EndpointStatus => maintenance::status(session).await,
         Verb::EndpointHashKv => maintenance::hash_kv(session).await,
+        Verb::TracePut | Verb::TraceGet | Verb::TraceDel | Verb::TraceTxn => {
+            trace::trace(session).await
+        }
+        Verb::Slow => trace::slow(session).await,
         _ => unreachable!("{verb:?} needs no cluster"),
     }
 }

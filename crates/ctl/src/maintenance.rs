@@ -85,12 +85,12 @@ pub(crate) async fn hash_kv(mut session: Session) -> Result<(), Exit> {
 }
 
 /// A client of this endpoint alone.
-fn one(config: &Config, endpoint: &str) -> Result<Client, Exit> {
+pub(crate) fn one(config: &Config, endpoint: &str) -> Result<Client, Exit> {
     new_client(Config { endpoints: vec![endpoint.to_owned()], ..config.clone() })
 }
 
 /// The endpoints to ask: those given, or with `--cluster` those of all members.
-async fn endpoints(session: &Session, config: &Config) -> Result<Vec<String>, Exit> {
+pub(crate) async fn endpoints(session: &Session, config: &Config) -> Result<Vec<String>, Exit> {
     if !session.parsed.bool("cluster") {
         return Ok(config.endpoints.clone());
     }

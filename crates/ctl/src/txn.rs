@@ -31,7 +31,14 @@ pub(crate) async fn txn(mut session: Session) -> Result<(), Exit> {
     }
     let interactive = session.parsed.bool("interactive");
     let (client, printer) = session.connect()?;
-    let streams = &mut session.streams;
+    let txn = read(&mut session.streams, interactive)?;
+    // As in etcdctl, a transaction waits as long as it takes.
+    let response = client.with_timeout(None).txn(txn).await.map_err(Exit::error)?;
+    session.print(&printer, &Answer::Txn(response))
+}
+
+/// Reads a transaction from the input.
+pub(crate) fn read(streams: &mut Streams, interactive: bool) -> Result<Txn, Exit> {
     let prompt = |streams: &Streams, text: &str| match interactive {
         true => streams.print(text.as_bytes()),
         false => Ok(()),
@@ -49,9 +56,7 @@ pub(crate) async fn txn(mut session: Session) -> Result<(), Exit> {
     while let Some(line) = next_line(streams)? {
         txn = txn.or_else(operation(&line, streams)?);
     }
-    // As in etcdctl, a transaction waits as long as it takes.
-    let response = client.with_timeout(None).txn(txn).await.map_err(Exit::error)?;
-    session.print(&printer, &Answer::Txn(response))
+    Ok(txn)
 }
 
 fn invalid(message: impl ToString) -> Exit {
