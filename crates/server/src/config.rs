@@ -471,6 +471,8 @@ pub struct Config {
     pub log_outputs: Vec<String>,
     /// Sizes of the log's and the store's files, if not the usual ones. No flag: tests make them small.
     pub segment_bytes: Option<replica::SegmentBytes>,
+    /// How much is noted of what requests go through. No flag: only measurements want another than a member has.
+    pub tracing: replica::Tracing,
     /// What is worth a warning once there is a log.
     pub warnings: Vec<(String, String)>,
 }
@@ -832,6 +834,7 @@ fn build(given: Given, mut warnings: Vec<(String, String)>) -> Result<Config, Co
         log_format,
         log_outputs,
         segment_bytes: None,
+        tracing: replica::Tracing::Batches,
         warnings,
     })
 }

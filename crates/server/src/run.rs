@@ -442,7 +442,7 @@ fn replica_config(
     // Members that start together must not campaign together.
     made.seed = start_ms ^ identity.node_id.rotate_left(17) ^ u64::from(std::process::id());
     made.start_ms = start_ms;
-    made.trace = replica::Tracing::Batches;
+    made.trace = config.tracing;
     made
 }
 

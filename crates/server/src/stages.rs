@@ -99,16 +99,25 @@ impl Stages {
     /// nothing is said of how it was passed on to the leader, for before it has an index it cannot be told from others.
     pub fn of(&self, term: Term, index: Index, since_us: Option<u64>) -> Vec<Stage> {
         let mut stages = Found { stages: Vec::new(), unix_us: self.started_unix_us };
-        let began_us = {
+        let (began_us, replaced_us) = {
             let mind = self.lane(Lane::Mind);
-            // The newest that holds the index: an older one may have been overwritten by another leader.
-            let is_append = |event: &Event| match event.what {
-                Trace::Appended { first, last, term: of } => {
-                    first <= index && index <= last && of >= term
-                }
-                _ => false,
+            // Of several leaders' entries the one of this term. A follower that catches up may append those of several
+            // terms together, of which only the last is told.
+            let appended = |is_wanted: fn(Term, Term) -> bool| {
+                mind.iter().rposition(|event| match event.what {
+                    Trace::Appended { first, last, term: of } => {
+                        first <= index && index <= last && is_wanted(of, term)
+                    }
+                    _ => false,
+                })
             };
-            let Some(place) = mind.iter().rposition(is_append) else { return Vec::new() };
+            let place = appended(|of, term| of == term).or_else(|| appended(|of, term| of > term));
+            let Some(place) = place else { return Vec::new() };
+            // What is appended at or below it later stands in its place: from then on indexes mean another entry.
+            let replaced = mind.range(place + 1..).position(
+                |event| matches!(event.what, Trace::Appended { first, .. } if first <= index),
+            );
+            let end = replaced.map_or(mind.len(), |behind| place + 1 + behind);
             let began_us = mind[place].at_us;
             let forwarded = since_us.and_then(|since_us| {
                 mind.range(..place).find(|event| {
@@ -121,7 +130,7 @@ impl Stages {
                 stages.add(StageKind::Forwarded, *to, *at_us);
             }
             stages.add(StageKind::Appended, 0, began_us);
-            for Event { at_us, what } in mind.range(place + 1..) {
+            for Event { at_us, what } in mind.range(place + 1..end) {
                 match what {
                     Trace::Sent { to, message } if message.kind == MessageKind::App => {
                         let last = message.index.0 + u64::from(message.entries);
@@ -138,10 +147,13 @@ impl Stages {
                     _ => {}
                 }
             }
-            began_us
+            (began_us, mind.get(end).map_or(u64::MAX, |event| event.at_us))
         };
         for lane in [Lane::Log, Lane::Apply, Lane::Store] {
-            for Event { at_us, what } in self.lane(lane).iter().filter(|e| e.at_us >= began_us) {
+            let lane = self.lane(lane);
+            let later = lane.partition_point(|event| event.at_us < began_us);
+            let rest = lane.range(later..).take_while(|event| event.at_us <= replaced_us);
+            for Event { at_us, what } in rest {
                 match what {
                     Trace::Written { first, last } if *first <= index && index <= *last => {
                         stages.add(StageKind::Written, 0, *at_us);
@@ -278,11 +290,16 @@ mod tests {
         assert!(of(&stages, 1, 1).is_empty());
         stages.tell_at(1, Lane::Mind, &[appended(5, 5, 2)]);
         assert!(of(&stages, 3, 5).is_empty(), "the entry of term 3 did not come here");
-        // Another leader's entry took its place: what is told is of that one.
+        // Another leader's entry took its place.
         stages.tell_at(2, Lane::Mind, &[appended(5, 5, 3)]);
-        assert_eq!(of(&stages, 3, 5), [(StageKind::Appended, 0, 2)]);
+        let committed = Trace::Committed { index: Index(5) };
+        stages.tell_at(3, Lane::Mind, &[committed]);
+        stages.tell_at(3, Lane::Apply, &[Trace::Applied { index: Index(5) }]);
+        use StageKind::*;
+        assert_eq!(of(&stages, 3, 5), [(Appended, 0, 2), (Committed, 0, 3), (Applied, 0, 3)]);
+        assert_eq!(of(&stages, 2, 5), [(Appended, 0, 1)], "it never was committed");
         for _ in 0..EVENTS_PER_LANE {
-            stages.tell_at(3, Lane::Mind, &[Trace::Committed { index: Index(5) }]);
+            stages.tell_at(4, Lane::Mind, &[committed]);
         }
         assert!(of(&stages, 3, 5).is_empty(), "it was forgotten");
         assert_eq!(stages.lane(Lane::Mind).len(), EVENTS_PER_LANE);

@@ -95,7 +95,7 @@ pub struct Record {
     /// The gRPC path of the request.
     #[prost(string, tag = "3")]
     pub method: ::prost::alloc::string::String,
-    /// The key, or the first of several; at most its first 48 bytes.
+    /// The key, or the first of several; at most its first 128 bytes.
     #[prost(bytes = "bytes", tag = "4")]
     pub key: ::prost::bytes::Bytes,
     #[prost(uint64, tag = "5")]
@@ -118,6 +118,14 @@ pub struct Record {
     /// In order of time.
     #[prost(message, repeated, tag = "12")]
     pub stages: ::prost::alloc::vec::Vec<Stage>,
+    /// Bytes of the request's message and of the answer's.
+    #[prost(uint64, tag = "13")]
+    pub request_bytes: u64,
+    #[prost(uint64, tag = "14")]
+    pub response_bytes: u64,
+    /// Address and port of the client; empty if it did not speak gRPC.
+    #[prost(string, tag = "15")]
+    pub client: ::prost::alloc::string::String,
 }
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -168,6 +176,8 @@ pub enum StageKind {
     ReadIndexAsked = 15,
     /// A quorum confirmed the read index.
     ReadIndexConfirmed = 16,
+    /// A read that is not all in memory was given to a read thread.
+    ReadBegun = 17,
 }
 impl StageKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -193,6 +203,7 @@ impl StageKind {
             Self::FrameSynced => "FRAME_SYNCED",
             Self::ReadIndexAsked => "READ_INDEX_ASKED",
             Self::ReadIndexConfirmed => "READ_INDEX_CONFIRMED",
+            Self::ReadBegun => "READ_BEGUN",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -215,6 +226,7 @@ impl StageKind {
             "FRAME_SYNCED" => Some(Self::FrameSynced),
             "READ_INDEX_ASKED" => Some(Self::ReadIndexAsked),
             "READ_INDEX_CONFIRMED" => Some(Self::ReadIndexConfirmed),
+            "READ_BEGUN" => Some(Self::ReadBegun),
             _ => None,
         }
     }

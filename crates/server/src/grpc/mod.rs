@@ -356,7 +356,8 @@ pub fn check_stream(shard: &Shard, call: &Call) -> Result<(), Status> {
 }
 
 /// Serves a unary call, or puts it where its answer will come from.
-pub fn serve(shard: &Rc<Shard>, mut call: Call, message: Bytes, respond: Responder) {
+pub fn serve(shard: &Rc<Shard>, mut call: Call, message: Bytes, mut respond: Responder) {
+    respond.tell(|story| story.weigh(message.len()));
     call.settle_deadline(&shard.node.config);
     shard.node.metrics.client_received_bytes.add(message.len() as u64);
     if shard.stopping.get() {

@@ -10,6 +10,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -72,9 +73,11 @@ pub async fn serve(shard: Rc<Shard>, mut tcp: TcpStream) {
     let Ok(Ok(protocol)) = looked else {
         return;
     };
+    // Without it a record of a slow request does not say whose it was.
+    let client = tcp.peer_addr().ok();
     let (socket, handle) = socket::wrap(tcp, first, matches!(protocol, Protocol::Http2));
     match protocol {
-        Protocol::Http2 => http2(shard, socket, handle).await,
+        Protocol::Http2 => http2(shard, socket, handle, client).await,
         Protocol::Http1 => http1::serve(shard, socket).await,
         Protocol::Undecided => {}
     }
@@ -99,7 +102,7 @@ async fn first_bytes(tcp: &mut TcpStream, first: &mut Vec<u8>) -> io::Result<Pro
     }
 }
 
-async fn http2(shard: Rc<Shard>, socket: Socket, handle: Handle) {
+async fn http2(shard: Rc<Shard>, socket: Socket, handle: Handle, client: Option<SocketAddr>) {
     let handshake = h2::server::Builder::new()
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -117,7 +120,7 @@ async fn http2(shard: Rc<Shard>, socket: Socket, handle: Handle) {
     };
     handle.cork();
     let ready = Arc::new(Ready::default());
-    let seat = shard.connections.borrow_mut().sit(ready.clone(), handle.clone());
+    let seat = shard.connections.borrow_mut().sit(ready.clone(), handle.clone(), client);
     let pulse = Pulse::new(&mut h2, &shard);
     seat.look_at(pulse.due_ms);
     let mut connection = Connection {
@@ -434,7 +437,7 @@ impl Connection {
             Kind::Unary => {
                 let message = body.poll_message(cx);
                 let story = Story::new(&self.shard.chronicle, call.method.path, call.started_us);
-                let respond = Responder::client(respond, seat, Some(story));
+                let respond = Responder::client(respond, seat, story);
                 match message {
                     Poll::Ready(message) => unary(&self.shard, call, message, respond),
                     Poll::Pending if !self.shard.has_room_for_stream() => {

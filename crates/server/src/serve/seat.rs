@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -54,11 +55,17 @@ impl Seats {
     }
 
     /// Takes a seat.
-    pub fn sit(&mut self, ready: Arc<Ready>, socket: Handle) -> Rc<Seat> {
+    pub fn sit(
+        &mut self,
+        ready: Arc<Ready>,
+        socket: Handle,
+        client: Option<SocketAddr>,
+    ) -> Rc<Seat> {
         self.next += 1;
         let seat = Rc::new(Seat {
             number: self.next,
             ready,
+            client,
             socket: RefCell::new(Some(socket)),
             spoke: Cell::new(false),
             due_ms: Cell::new(NEVER),
@@ -131,6 +138,8 @@ pub struct Seat {
     number: u64,
     /// Its streams to look at, and its task.
     pub ready: Arc<Ready>,
+    /// Who sits here, if the system knew.
+    pub client: Option<SocketAddr>,
     /// Its socket, until it ends.
     socket: RefCell<Option<Handle>>,
     /// Something of a stream was sent: a client may ask again then whether we are there.

@@ -611,13 +611,14 @@ impl Shard {
     fn read_elsewhere(
         &self,
         depth: Depth,
-        respond: Responder,
+        mut respond: Responder,
         read: impl FnOnce(&View, &mut BytesMut) -> Result<(), Error> + Send + 'static,
     ) {
         if self.cold.borrow().len() >= READS_PER_SHARD {
             return respond.fail(&Error::TooManyRequests.into());
         }
         let token = self.token();
+        respond.tell(|story| story.read_elsewhere());
         respond.seat().inspect(|seat| seat.enter_cold());
         let wanted = Arc::new(AtomicBool::new(true));
         self.cold.borrow_mut().insert(token, Cold { respond, wanted: wanted.clone() });

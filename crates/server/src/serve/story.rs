@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -17,13 +18,13 @@ use proto::quorate::v1::{Record, Stage, StageKind, TraceResponse};
 use raft::{Index, Term};
 
 use crate::handle::Node;
-use crate::serve::status::Status;
+use crate::serve::status::{Code, Status};
 use crate::serve::stream::{PREFIX_BYTES, message};
 
 /// Turns, and rounds of read indexes, that a shard remembers.
 const TURNS: usize = 1_024;
 /// Bytes of a key that a record shows.
-const KEY_BYTES: usize = 48;
+const KEY_BYTES: usize = 128;
 
 /// What a shard remembers of its turns.
 pub struct Chronicle {
@@ -55,13 +56,23 @@ impl Chronicle {
         Rc::new(Chronicle { node, handed_in: RefCell::default(), rounds: RefCell::default() })
     }
 
+    fn is_on(&self) -> bool {
+        self.node.config.tracing.is_on()
+    }
+
     /// Proposals were handed in.
     pub fn hand_in(&self) {
+        if !self.is_on() {
+            return;
+        }
         remember(&self.handed_in, self.node.stages.now_us());
     }
 
     /// A read index was asked for.
     pub fn ask(&self, batch: u64) {
+        if !self.is_on() {
+            return;
+        }
         let asked_us = self.node.stages.now_us();
         remember(&self.rounds, Round { batch, asked_us, confirmed: None });
     }
@@ -94,26 +105,36 @@ pub struct Story {
     path: &'static str,
     /// By `Stages::now_us`.
     began_us: u64,
+    /// When it was given to a read thread, by the same; 0 if it was not.
+    read_us: u64,
+    request_bytes: usize,
     /// The beginning of the key, if it has one.
     key: [u8; KEY_BYTES],
     key_bytes: u8,
     course: Course,
     /// The number of the response's field in [`TraceResponse`], if the client wants to know.
     traced: Option<u32>,
+    /// It was told.
+    ended: bool,
 }
 
 impl Story {
-    /// A request of this method, which was read at `began_us`.
-    pub fn new(chronicle: &Rc<Chronicle>, path: &'static str, began_us: u64) -> Story {
-        Story {
+    /// A request of this method, which was read at `began_us`; `None` if the member is not traced.
+    pub fn new(chronicle: &Rc<Chronicle>, path: &'static str, began_us: u64) -> Option<Box<Story>> {
+        let story = || Story {
             chronicle: chronicle.clone(),
             path,
             began_us,
+            read_us: 0,
+            request_bytes: 0,
             key: [0; KEY_BYTES],
             key_bytes: 0,
             course: Course::Direct,
             traced: None,
-        }
+            ended: false,
+        };
+        // In a box, for it goes from hand to hand.
+        chronicle.is_on().then(|| Box::new(story()))
     }
 
     /// The client wants to be told; it is another method's answer that it waits for. `field` is where that stands in
@@ -121,6 +142,16 @@ impl Story {
     pub fn trace(&mut self, path: &'static str, field: u32) {
         self.path = path;
         self.traced = Some(field);
+    }
+
+    /// So long is its message.
+    pub fn weigh(&mut self, bytes: usize) {
+        self.request_bytes = bytes;
+    }
+
+    /// It is given to a read thread.
+    pub fn read_elsewhere(&mut self) {
+        self.read_us = self.chronicle.node.stages.now_us();
     }
 
     /// What it is about.
@@ -146,7 +177,12 @@ impl Story {
     }
 
     /// It is answered so: what the client gets. A request that is traced gets its record even if it failed.
-    pub fn end(self, answer: Result<Bytes, Status>) -> Result<Bytes, Status> {
+    pub fn end(
+        mut self: Box<Self>,
+        answer: Result<Bytes, Status>,
+        client: Option<SocketAddr>,
+    ) -> Result<Bytes, Status> {
+        self.ended = true;
         let node = &self.chronicle.node;
         let now_us = node.stages.now_us();
         let took_us = now_us.saturating_sub(self.began_us);
@@ -154,7 +190,10 @@ impl Story {
         if !is_slow && self.traced.is_none() {
             return answer;
         }
-        let record = self.record(now_us, answer.as_ref().err());
+        let mut record = self.record(now_us, answer.as_ref().err());
+        record.response_bytes =
+            answer.as_ref().map_or(0, |message| (message.len() - PREFIX_BYTES) as u64);
+        record.client = client.map(|client| client.to_string()).unwrap_or_default();
         if is_slow {
             node.slow.add(now_us, record.clone());
         }
@@ -183,6 +222,9 @@ impl Story {
             code: error.map_or(0, |status| status.code as u32),
             error: error.map(|status| status.text.clone()).unwrap_or_default(),
             stages: self.stages(now_us),
+            request_bytes: self.request_bytes as u64,
+            response_bytes: 0,
+            client: String::new(),
         }
     }
 
@@ -220,9 +262,27 @@ impl Story {
         if let Course::Applied { term, index, .. } = self.course {
             told.extend(stages.of(term, index, Some(self.began_us)));
         }
+        if self.read_us > 0 {
+            told.push(stage(StageKind::ReadBegun, self.read_us));
+        }
         told.push(stage(StageKind::Answered, now_us));
         told.sort_by_key(|stage| stage.at_us);
         told
+    }
+}
+
+/// Whoever drops a story that was not told has found that its client waits no more.
+impl Drop for Story {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let node = &self.chronicle.node;
+        let now_us = node.stages.now_us();
+        if node.slow.is_slow(now_us, now_us.saturating_sub(self.began_us)) {
+            let gone = Status::new(Code::Canceled, "the client did not wait for the answer");
+            node.slow.add(now_us, self.record(now_us, Some(&gone)));
+        }
     }
 }
 

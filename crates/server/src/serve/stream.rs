@@ -186,7 +186,7 @@ pub fn too_large(bytes: usize, bytes_max: usize) -> Status {
 pub struct Responder {
     way: Way,
     /// What there is to tell of the call, once it is one.
-    story: Option<Story>,
+    story: Option<Box<Story>>,
 }
 
 /// Where an answer goes.
@@ -199,14 +199,20 @@ enum Way {
 
 impl Responder {
     /// A way back to a client.
-    pub fn client(respond: SendResponse<Bytes>, seat: Rc<Seat>, story: Option<Story>) -> Responder {
+    pub fn client(
+        respond: SendResponse<Bytes>,
+        seat: Rc<Seat>,
+        story: Option<Box<Story>>,
+    ) -> Responder {
         Responder { way: Way::Client { respond, seat }, story }
     }
 
     /// A way back to a page, and where it waits. The answer does not come if the shard ends.
-    pub fn inside(story: Story) -> (Responder, oneshot::Receiver<Result<Bytes, Status>>) {
+    pub fn inside(
+        story: Option<Box<Story>>,
+    ) -> (Responder, oneshot::Receiver<Result<Bytes, Status>>) {
         let (sender, receiver) = oneshot::channel();
-        (Responder { way: Way::Inside(sender), story: Some(story) }, receiver)
+        (Responder { way: Way::Inside(sender), story }, receiver)
     }
 
     /// Adds to what there is to tell of the call.
@@ -227,8 +233,9 @@ impl Responder {
     }
 
     fn answer(self, answer: Result<Bytes, Status>) {
+        let client = self.seat().and_then(|seat| seat.client);
         let answer = match self.story {
-            Some(story) => story.end(answer),
+            Some(story) => story.end(answer, client),
             None => answer,
         };
         match (self.way, answer) {
