@@ -46,7 +46,15 @@ pub(super) fn explain(timeline: &Timeline, all: bool) -> String {
         )
         .expect("as above");
     }
+    for part in timeline.parts.iter().filter(|part| is_behind(part)) {
+        writeln!(text, "{} has it in memory and not yet on disk.", part.name).expect("as above");
+    }
     text
+}
+
+/// Whether a member's disk was still busy with the entry, or with what lies before it, when it was asked.
+fn is_behind(part: &Part) -> bool {
+    part.at(StageKind::Appended, None).is_some() && part.at(StageKind::Synced, None).is_none()
 }
 
 /// The stretches between what is known of the request, from its receipt to its answer.
@@ -63,6 +71,10 @@ fn way(timeline: &Timeline) -> Vec<Stretch> {
         None => "until a majority had it on disk".to_owned(),
     };
     let asked_name = timeline.name(timeline.asked);
+    let answering = match at(asked, StageKind::ReadBegun) {
+        Some(_) => "reading from disk, and answering",
+        None => "answering",
+    };
     let stations = [
         (at(asked, StageKind::HandedIn), "in the connection's turn".to_owned()),
         (at(leader, StageKind::Appended), to_leader),
@@ -77,7 +89,8 @@ fn way(timeline: &Timeline) -> Vec<Stretch> {
             "until a majority confirmed the read index".to_owned(),
         ),
         (at(asked, StageKind::Applied), format!("until {asked_name} had applied it")),
-        (at(asked, StageKind::Answered), "answering".to_owned()),
+        (at(asked, StageKind::ReadBegun), "in the connection's turn".to_owned()),
+        (at(asked, StageKind::Answered), answering.to_owned()),
     ];
     let mut before = 0;
     let mut way = Vec::new();
@@ -92,13 +105,15 @@ fn way(timeline: &Timeline) -> Vec<Stretch> {
 /// The member whose word made the majority, if the leader told.
 fn decisive(timeline: &Timeline) -> Option<&Part> {
     let leader = timeline.part(timeline.leader)?;
-    let voters = timeline.parts.iter().filter(|part| part.is_voter);
-    let quorum = voters.clone().count() / 2 + 1;
-    let mut matched: Vec<(i64, &Part)> = voters
-        .filter_map(|part| Some((leader.at(StageKind::Matched, Some(part.id))?, part)))
-        .collect();
-    matched.sort_by_key(|(at, _)| *at);
-    matched.get(quorum - 1).map(|(_, part)| *part)
+    let at = |id: &u64| Some((leader.at(StageKind::Matched, Some(*id))?, *id));
+    let mut matched: Vec<(i64, u64)> = timeline.voters.iter().filter_map(at).collect();
+    matched.sort_unstable();
+    matched.get(quorum(timeline) - 1).and_then(|(_, id)| timeline.part(*id))
+}
+
+/// How many must have an entry; those count who have a vote, not those who answered us.
+fn quorum(timeline: &Timeline) -> usize {
+    timeline.voters.len() / 2 + 1
 }
 
 /// The disk that took longest from the entry's write to its sync.
@@ -113,7 +128,21 @@ fn slowest_disk(timeline: &Timeline) -> Option<Disk<'_>> {
 /// Whether the answer waited for this disk, and why.
 fn waited(timeline: &Timeline, disk: &Disk<'_>) -> String {
     let id = disk.part.id;
-    if decisive(timeline).is_some_and(|part| part.id == id) {
+    let committed = timeline.part(timeline.leader).and_then(|leader| {
+        let at = leader.at(StageKind::Committed, None)?;
+        Some((leader, at))
+    });
+    let Some((leader, committed)) = committed else {
+        return "Whether the answer waited for it only the leader knows, and it does not tell."
+            .to_owned();
+    };
+    let had_it = |other: &&u64| {
+        let at = leader.at(StageKind::Matched, Some(**other));
+        **other != id && at.is_some_and(|at| at <= committed)
+    };
+    let others: Vec<String> =
+        timeline.voters.iter().filter(had_it).map(|other| timeline.name(*other)).collect();
+    if others.len() < quorum(timeline) {
         return "The answer waited for it: there was no majority without it.".to_owned();
     }
     let at = |kind| disk.part.at(kind, None);
@@ -125,25 +154,7 @@ fn waited(timeline: &Timeline, disk: &Disk<'_>) -> String {
         return "The answer waited for it: it was committed before, but the member that was asked applies only what its own log holds."
             .to_owned();
     }
-    let others: Vec<String> = timeline
-        .part(timeline.leader)
-        .into_iter()
-        .flat_map(|leader| {
-            let committed = leader.at(StageKind::Committed, None);
-            timeline.parts.iter().filter(move |part| {
-                let matched = leader.at(StageKind::Matched, Some(part.id));
-                part.id != id && matched.is_some() && matched <= committed
-            })
-        })
-        .map(|part| part.name.clone())
-        .collect();
-    match others.is_empty() {
-        true => "The answer did not wait for it.".to_owned(),
-        false => format!(
-            "The answer did not wait for it: {} were a majority without it.",
-            others.join(" and ")
-        ),
-    }
+    format!("The answer did not wait for it: {} were a majority without it.", others.join(" and "))
 }
 
 /// What a record that one member kept waited for longest, and how long in microseconds.
@@ -170,6 +181,7 @@ pub(super) fn longest(record: &Record, name: &impl Fn(u64) -> String) -> (String
             StageKind::ReadIndexConfirmed => "a majority's word for the read index".to_owned(),
             StageKind::Applied => "apply".to_owned(),
             // Without the stages before there is nothing but this.
+            StageKind::ReadBegun => "its turn".to_owned(),
             StageKind::Answered if record.code != 0 => "an answer that did not come".to_owned(),
             StageKind::Answered => "reading and answering".to_owned(),
             StageKind::Received
@@ -196,7 +208,7 @@ mod tests {
     }
 
     fn voter(id: u64, name: &str, list: &[(StageKind, u64, u64)]) -> Told {
-        Told { is_voter: true, ..Told::of(id, name, stages(list)) }
+        Told { voters: vec![1, 2, 3], ..Told::of(id, name, stages(list)) }
     }
 
     /// A put at leader 1 of three; the members' syncs end at these times, and are known a millisecond later.
@@ -256,6 +268,24 @@ mod tests {
         assert!(slowest.contains("c and b were") || slowest.contains("b and c were"), "{slowest}");
         let needed = explain(&put([900_000, 400_250, 350]), false);
         assert!(needed.contains("until a majority had it on disk, b"), "{needed}");
+    }
+
+    #[test]
+    fn a_disk_without_which_there_is_no_majority_was_waited_for_though_its_word_was_not_the_last() {
+        // The leader's own sync takes longest; b's word comes later by the network, and c is not there.
+        let mut timeline = put([50_000, 50_000, 10_000_000]);
+        timeline.parts[1].stages.retain(|stage| stage.0 != Synced);
+        assert!(explain(&timeline, false).contains("b has it in memory and not yet on disk."));
+        timeline.parts[2].stages.clear();
+        timeline.parts[2].silent = Some("it is not there".to_owned());
+        assert_eq!(decisive(&timeline).map(|part| part.name.as_str()), Some("b"));
+        let text = explain(&timeline, false);
+        assert!(text.contains("a's: its sync took 49.850 ms. The answer waited for it"), "{text}");
+        // Who does not answer us has a vote all the same.
+        assert_eq!(quorum(&timeline), 2);
+        timeline.parts.remove(0);
+        timeline.parts[0].stages.push((Synced, 0, 60_000));
+        assert!(explain(&timeline, false).contains("only the leader knows"));
     }
 
     #[test]

@@ -93,23 +93,34 @@ struct Peer {
     client: Option<Client>,
 }
 
-/// The members of the cluster, as far as they can be learnt.
+/// The members of the cluster, as far as they can be learnt, and who is at the endpoints that were given besides: members
+/// may advertise addresses that cannot be reached from here.
 async fn members(client: &Client, config: &Config) -> Vec<Peer> {
     let members = client.member_list(false).await.map(|list| list.members).unwrap_or_default();
-    let peer = |member: Member| {
-        let one = |endpoint: String| {
-            let config = Config {
-                endpoints: vec![endpoint],
-                command_timeout: Some(PATIENCE),
-                on_failed_try: None,
-                ..config.clone()
-            };
-            Client::new(config).ok()
+    let of = |endpoints: Vec<String>| {
+        let config = Config {
+            endpoints,
+            command_timeout: Some(PATIENCE),
+            on_failed_try: None,
+            ..config.clone()
         };
-        let client = member.client_ur_ls.into_iter().next().and_then(one);
-        Peer { id: member.id, name: member.name, client }
+        Client::new(config).ok()
     };
-    members.into_iter().map(peer).collect()
+    let bare = |url: &str| url.rsplit("://").next().unwrap_or_default().to_owned();
+    let listed: Vec<String> =
+        members.iter().flat_map(|member| &member.client_ur_ls).map(|url| bare(url)).collect();
+    let besides = config.endpoints.iter().filter(|endpoint| !listed.contains(&bare(endpoint)));
+    let besides =
+        besides.map(|given| Peer { id: 0, name: given.clone(), client: of(vec![given.clone()]) });
+    let peer = |member: Member| {
+        let urls = member.client_ur_ls;
+        Peer {
+            id: member.id,
+            name: member.name,
+            client: (!urls.is_empty()).then(|| of(urls)).flatten(),
+        }
+    };
+    members.into_iter().map(peer).chain(besides).collect()
 }
 
 /// Asks every member what it knows of the record's entry, if it has one.
@@ -125,8 +136,9 @@ async fn ask_all(members: &[Peer], record: &Record) -> Vec<Told> {
             match client.stages(record.term, record.index).await {
                 Ok(said) => {
                     let told = Told::of(said.member_id, &said.name, said.stages);
-                    if told.is_whole(&said.voters, said.leader) || since.elapsed() > PATIENCE {
-                        return Told { is_voter: said.voters.contains(&said.member_id), ..told };
+                    let told = Told { voters: said.voters, ..told };
+                    if told.is_whole(said.leader) || since.elapsed() > PATIENCE {
+                        return told;
                     }
                 }
                 Err(error) if error.is_status("unknown service quorate.v1.Trace") => {
@@ -137,7 +149,13 @@ async fn ask_all(members: &[Peer], record: &Record) -> Vec<Told> {
             tokio::time::sleep(PAUSE).await;
         }
     });
-    join_all(asked).await
+    let mut told = join_all(asked).await;
+    // Each member once, and who spoke before who was silent, though it may be the same at another address. Of somebody at
+    // an endpoint who was silent it is not known who it is.
+    told.sort_by_key(|told| (told.id, told.silent.is_some()));
+    told.dedup_by_key(|told| told.id);
+    told.retain(|told| told.id != 0 || told.silent.is_some() && members.len() == 1);
+    told
 }
 
 pub(crate) async fn slow(mut session: Session) -> Result<(), Exit> {
@@ -233,5 +251,6 @@ fn stage_name(kind: StageKind, peer: Option<&str>) -> String {
         StageKind::FrameSynced => "frame synced".to_owned(),
         StageKind::ReadIndexAsked => "read index asked for".to_owned(),
         StageKind::ReadIndexConfirmed => "read index confirmed".to_owned(),
+        StageKind::ReadBegun => "given to a read thread".to_owned(),
     }
 }

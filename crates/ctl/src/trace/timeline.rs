@@ -24,7 +24,8 @@ use crate::go;
 pub(super) struct Told {
     pub(super) id: u64,
     pub(super) name: String,
-    pub(super) is_voter: bool,
+    /// Members with a vote, as far as it knows.
+    pub(super) voters: Vec<u64>,
     pub(super) stages: Vec<Stage>,
     /// Why it told nothing.
     pub(super) silent: Option<String>,
@@ -40,12 +41,12 @@ impl Told {
     }
 
     /// Whether there is nothing to wait for: it has the entry on disk and applied, and as leader knows that all have.
-    pub(super) fn is_whole(&self, voters: &[u64], leader: u64) -> bool {
+    pub(super) fn is_whole(&self, leader: u64) -> bool {
         let has = |kind: StageKind| self.at(kind, None).is_some();
         has(StageKind::Synced)
             && has(StageKind::Applied)
             && (self.id != leader
-                || voters.iter().all(|id| self.at(StageKind::Matched, Some(*id)).is_some()))
+                || self.voters.iter().all(|id| self.at(StageKind::Matched, Some(*id)).is_some()))
     }
 
     /// When a stage was, by the member's clock.
@@ -61,7 +62,6 @@ impl Told {
 pub(super) struct Part {
     pub(super) id: u64,
     pub(super) name: String,
-    pub(super) is_voter: bool,
     pub(super) silent: Option<String>,
     /// By how much its clock was ahead of the leader's, in microseconds, if that was put right.
     pub(super) ahead_us: i64,
@@ -86,6 +86,8 @@ pub(super) struct Timeline {
     pub(super) asked: u64,
     /// Who led, 0 if nobody.
     pub(super) leader: u64,
+    /// Who has a vote, as the leader says, or else somebody who answered; also those who are silent.
+    pub(super) voters: Vec<u64>,
     pub(super) took_us: u64,
     pub(super) parts: Vec<Part>,
 }
@@ -107,6 +109,11 @@ impl Timeline {
         // Whoever put it into memory and sent it led; that may be another than who leads now.
         let leads = |part: &&Told| part.at(StageKind::Sent, None).is_some();
         let leader = told.iter().find(leads).map_or(record.leader, |part| part.id);
+        let voters = told
+            .iter()
+            .find(|part| part.id == leader && !part.voters.is_empty())
+            .or_else(|| told.iter().find(|part| !part.voters.is_empty()))
+            .map_or_else(Vec::new, |part| part.voters.clone());
         let ahead: Vec<i64> = match told.iter().find(|part| part.id == leader) {
             Some(of) => told.iter().map(|part| ahead_us(of, part)).collect(),
             None => vec![0; told.len()],
@@ -130,12 +137,12 @@ impl Timeline {
                     true => format!("{:x}", told.id),
                     false => told.name,
                 };
-                let Told { id, is_voter, silent, .. } = told;
-                Part { id, name, is_voter, silent, ahead_us, stages }
+                let Told { id, silent, .. } = told;
+                Part { id, name, silent, ahead_us, stages }
             })
             .collect();
         parts.sort_by_key(|part| (Reverse(part.id == leader), part.name.clone()));
-        Timeline { asked: record.member_id, leader, took_us: record.took_us, parts }
+        Timeline { asked: record.member_id, leader, voters, took_us: record.took_us, parts }
     }
 
     /// A member's part.
