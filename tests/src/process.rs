@@ -86,6 +86,7 @@ pub struct Member {
     pub data_dir: PathBuf,
     pub log: PathBuf,
     pub arguments: Vec<String>,
+    pub environment: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -103,6 +104,7 @@ impl Member {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
         let child = Command::new(&self.binary)
             .args(&self.arguments)
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -264,6 +266,7 @@ impl Cluster {
                     data_dir: directory.join(format!("{name}.etcd")),
                     log: directory.join(format!("{name}.log")),
                     arguments: Vec::new(),
+                    environment: Vec::new(),
                     child: None,
                     name,
                 }

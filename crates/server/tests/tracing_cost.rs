@@ -7,6 +7,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
+    clippy::disallowed_types,
     reason = "a test may stop where it stands, and looks at the real clock"
 )]
 
@@ -15,7 +16,6 @@ mod common;
 use std::net::TcpListener;
 use std::process::Command;
 
-use bytes::Bytes;
 use common::{call, framed, head, put_request};
 use prost::Message;
 use server::config::{self, Action};
@@ -92,7 +92,7 @@ async fn a_client_puts() {
     for _ in 0..connections {
         let tcp = tokio::net::TcpStream::connect(&address).await.unwrap();
         tcp.set_nodelay(true).unwrap();
-        let (client, connection) = h2::client::handshake::<_, Bytes>(tcp).await.unwrap();
+        let (client, connection) = h2::client::handshake(tcp).await.unwrap();
         tokio::spawn(async move {
             // The connection ends with the test.
             drop(connection.await);

@@ -140,8 +140,9 @@ fn waited(timeline: &Timeline, disk: &Disk<'_>) -> String {
         let at = leader.at(StageKind::Matched, Some(**other));
         **other != id && at.is_some_and(|at| at <= committed)
     };
-    let others: Vec<String> =
+    let mut others: Vec<String> =
         timeline.voters.iter().filter(had_it).map(|other| timeline.name(*other)).collect();
+    others.sort_unstable();
     if others.len() < quorum(timeline) {
         return "The answer waited for it: there was no majority without it.".to_owned();
     }

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use client::{Client, Config, Error};
 use futures_util::future::join_all;
 use proto::etcdserverpb::Member;
@@ -189,7 +190,7 @@ pub(crate) async fn slow(mut session: Session) -> Result<(), Exit> {
                 let stages = timeline::stages_json(&record.stages);
                 let (longest, us) = explain::longest(record, &name);
                 json!({
-                    "member": member, "method": record.method, "key": go::quote(&record.key),
+                    "member": member, "method": record.method, "key": BASE64.encode(&record.key),
                     "began_us": record.began_us, "took_us": record.took_us,
                     "term": record.term, "index": record.index, "revision": record.revision,
                     "code": record.code, "error": record.error, "stages": stages,

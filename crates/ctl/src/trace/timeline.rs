@@ -13,6 +13,7 @@
 
 use std::cmp::Reverse;
 
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use proto::quorate::v1::{Record, Stage, StageKind};
 use serde_json::{Value, json};
 
@@ -249,7 +250,7 @@ impl Timeline {
             })
         };
         json!({
-            "method": record.method, "key": go::quote(&record.key), "asked": self.asked,
+            "method": record.method, "key": BASE64.encode(&record.key), "asked": self.asked,
             "leader": self.leader, "took_us": record.took_us, "term": record.term,
             "index": record.index, "revision": record.revision, "code": record.code,
             "error": record.error, "members": self.parts.iter().map(part).collect::<Vec<_>>(),

@@ -261,9 +261,11 @@ impl Shard {
             return self.crowded.set(false);
         }
         let list = std::mem::take(&mut gathered.list);
+        // Taken before: the replica may have appended it before we are back.
+        let now_us = self.chronicle.now_us();
         match self.node.replica.propose(Proposals { shard: self.number, list }) {
             Ok(()) => {
-                self.chronicle.hand_in();
+                self.chronicle.hand_in(now_us);
                 gathered.bytes = 0;
                 self.crowded.set(false);
             }

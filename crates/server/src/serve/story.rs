@@ -60,12 +60,16 @@ impl Chronicle {
         self.node.config.tracing.is_on()
     }
 
-    /// Proposals were handed in.
-    pub fn hand_in(&self) {
-        if !self.is_on() {
-            return;
+    /// The time by which stories are told; 0 if none is.
+    pub fn now_us(&self) -> u64 {
+        if self.is_on() { self.node.stages.now_us() } else { 0 }
+    }
+
+    /// Proposals were handed in at `now_us`.
+    pub fn hand_in(&self, now_us: u64) {
+        if self.is_on() {
+            remember(&self.handed_in, now_us);
         }
-        remember(&self.handed_in, self.node.stages.now_us());
     }
 
     /// A read index was asked for.
@@ -186,7 +190,7 @@ impl Story {
         let node = &self.chronicle.node;
         let now_us = node.stages.now_us();
         let took_us = now_us.saturating_sub(self.began_us);
-        let is_slow = node.slow.is_slow(now_us, took_us);
+        let is_slow = self.is_slow(now_us, took_us);
         if !is_slow && self.traced.is_none() {
             return answer;
         }
@@ -201,6 +205,11 @@ impl Story {
             Some(field) => Ok(with_record(field, answer.ok(), record)),
             None => answer,
         }
+    }
+
+    /// Whether it belongs to the slowest. Who looks at the others is not one of them.
+    fn is_slow(&self, now_us: u64, took_us: u64) -> bool {
+        self.chronicle.node.slow.is_slow(now_us, took_us) && !self.path.starts_with("/quorate.")
     }
 
     fn record(&self, now_us: u64, error: Option<&Status>) -> Record {
@@ -219,7 +228,7 @@ impl Story {
             term,
             index,
             revision,
-            code: error.map_or(0, |status| status.code as u32),
+            code: error.map_or(0, |status| status.code),
             error: error.map(|status| status.text.clone()).unwrap_or_default(),
             stages: self.stages(now_us),
             request_bytes: self.request_bytes as u64,
@@ -279,7 +288,7 @@ impl Drop for Story {
         }
         let node = &self.chronicle.node;
         let now_us = node.stages.now_us();
-        if node.slow.is_slow(now_us, now_us.saturating_sub(self.began_us)) {
+        if self.is_slow(now_us, now_us.saturating_sub(self.began_us)) {
             let gone = Status::new(Code::Canceled, "the client did not wait for the answer");
             node.slow.add(now_us, self.record(now_us, Some(&gone)));
         }
