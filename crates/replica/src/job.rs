@@ -13,7 +13,7 @@ use wal::SnapshotRecord;
 
 use crate::output::{Space, ToShard};
 use crate::snapshot::{Imported, Received, SnapshotStream};
-use crate::trace::Trace;
+use crate::trace::Traces;
 
 /// Work for the log thread.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ pub struct LogDone {
     /// For the other members: send them now. The driver need not go through the replica with them.
     pub messages: Vec<Message>,
     /// What happened, if it is told.
-    pub trace: Vec<Trace>,
+    pub trace: Traces,
 }
 
 /// Work for the apply thread.
@@ -101,7 +101,7 @@ pub struct ApplyDone {
     /// For the shards.
     pub shards: Vec<ToShard>,
     /// What happened, if it is told.
-    pub trace: Vec<Trace>,
+    pub trace: Traces,
 }
 
 /// A frame and what the pipeline must know of it.
@@ -148,7 +148,7 @@ pub struct FlushDone {
     /// For the replica.
     pub completion: Option<Completion>,
     /// What happened, if it is told.
-    pub trace: Vec<Trace>,
+    pub trace: Traces,
 }
 
 /// Work for any of the read threads. A driver gives its own reads (cold values, long ranges, HashKV) to the same

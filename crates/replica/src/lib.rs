@@ -57,7 +57,7 @@ pub use output::{
 pub use recovery::{OpenError, Opened, identity, open};
 pub use replica::Replica;
 pub use snapshot::{Imported, Incoming, OutgoingSnapshot, Received, Receptions, SnapshotStream};
-pub use trace::{Said, Trace, Tracing};
+pub use trace::{Said, Trace, Traces, Tracing};
 pub use view::View;
 pub use waiters::{Names, ReadWaits, SHARDS_MAX, Shard, Waiters, shard_of};
 pub use workers::{ApplyWorker, FlushWorker, LogWorker, ReadWorker};

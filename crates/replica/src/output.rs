@@ -9,7 +9,7 @@ use state_machine::{Reply, RequestId};
 use crate::input::Asker;
 use crate::job::{ApplyJob, Failure, FlushJob, LogJob, ReadJob};
 use crate::snapshot::OutgoingSnapshot;
-use crate::trace::Trace;
+use crate::trace::Traces;
 use crate::waiters::Shard;
 
 /// Everything that one turn has decided. Nothing in it waits for anything else in it: each list may go to its
@@ -35,7 +35,7 @@ pub struct Output {
     /// What the driver should know.
     pub notices: Vec<Notice>,
     /// What happened in the mind, if it is told.
-    pub trace: Vec<Trace>,
+    pub trace: Traces,
 }
 
 impl Output {

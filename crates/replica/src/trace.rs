@@ -15,7 +15,11 @@
 //! A request is followed by its name up to `Proposed`, and by its index from `Appended` on; `Answered` has both.
 
 use raft::{Index, Message, MessageKind, NodeId, RoleKind, Term};
+use smallvec::SmallVec;
 use state_machine::RequestId;
+
+/// What one turn, or one batch of a worker, tells: of a single put no more than this holds without asking for memory.
+pub type Traces = SmallVec<[Trace; 2]>;
 
 /// How much a member tells of its work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -28,7 +28,7 @@ use crate::output::{Applied, Space, ToShard};
 use crate::recovery;
 use crate::replica::to_tables;
 use crate::snapshot::{Imported, Received, SnapshotStream};
-use crate::trace::{Said, Trace, Tracing};
+use crate::trace::{Said, Trace, Traces, Tracing};
 use crate::view::{Standing, View};
 use crate::waiters::{Shard, shard_of};
 
@@ -62,7 +62,7 @@ struct Half {
     report: LogReport,
     sync: bool,
     messages: Vec<Message>,
-    trace: Vec<Trace>,
+    trace: Traces,
 }
 
 impl LogWorker {
@@ -82,10 +82,10 @@ impl LogWorker {
 
     /// The first half: writes what the jobs bring into the file, and says what happened. Nothing of it is durable, and
     /// nothing may be said of it, before [`LogWorker::sync`]; until then no other batch may be begun.
-    pub fn write(&mut self, jobs: Vec<LogJob>) -> Vec<Trace> {
+    pub fn write(&mut self, jobs: Vec<LogJob>) -> Traces {
         assert!(self.written.is_none(), "a batch of the log is begun before the last one is done");
         if self.failed || jobs.is_empty() {
-            return Vec::new();
+            return Traces::new();
         }
         let mut half = Half::default();
         let result = self.write_all(jobs, &mut half);
@@ -286,7 +286,7 @@ struct Gathered {
     replies: BTreeMap<Shard, Vec<Applied>>,
     published: bool,
     exchanged: bool,
-    trace: Vec<Trace>,
+    trace: Traces,
 }
 
 impl Gathered {
@@ -626,7 +626,7 @@ impl FlushWorker {
         }
         let trace = match self.tracing.is_on() {
             true => reports.iter().filter_map(trace_of).collect(),
-            false => Vec::new(),
+            false => Traces::new(),
         };
         FlushDone { completion: Some(Completion::Flush(reports)), trace }
     }

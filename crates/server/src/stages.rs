@@ -13,11 +13,11 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use proto::quorate::v1::{Stage, StageKind};
 use raft::{Index, MessageKind, NodeId, Term};
-use replica::Trace;
+use replica::{Trace, Traces};
 
 /// Events kept in a lane: 512 KiB each when full. A busy member has some ten thousand in a second.
 const EVENTS_PER_LANE: usize = 8_192;
@@ -44,10 +44,10 @@ pub struct Stages {
     lanes: [Mutex<VecDeque<Event>>; 4],
 }
 
-/// What happened, and when by [`Stages::now_us`].
+/// What happened, and when. The difference of two times costs more than the time itself, and few are ever asked for it.
 #[derive(Clone, Copy, Debug)]
 struct Event {
-    at_us: u64,
+    at: Instant,
     what: Trace,
 }
 
@@ -65,7 +65,17 @@ impl Default for Stages {
 impl Stages {
     /// Microseconds since the process started. Never goes back.
     pub fn now_us(&self) -> u64 {
-        self.started.elapsed().as_micros() as u64
+        self.us(Instant::now())
+    }
+
+    /// A moment in microseconds since the process started.
+    pub fn us(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.started).as_micros() as u64
+    }
+
+    /// The same moment again; to the microsecond, so not later than it was.
+    pub fn instant(&self, at_us: u64) -> Instant {
+        self.started + Duration::from_micros(at_us)
     }
 
     /// The same moment in microseconds since 1970, as the clock stood when the process started.
@@ -74,19 +84,19 @@ impl Stages {
     }
 
     /// Writes down what has just happened.
-    pub fn tell(&self, lane: Lane, events: Vec<Trace>) {
+    pub fn tell(&self, lane: Lane, events: Traces) {
         if !events.is_empty() {
-            self.tell_at(self.now_us(), lane, &events);
+            self.tell_at(Instant::now(), lane, &events);
         }
     }
 
-    fn tell_at(&self, at_us: u64, lane: Lane, events: &[Trace]) {
+    fn tell_at(&self, at: Instant, lane: Lane, events: &[Trace]) {
         let mut lane = self.lane(lane);
         for what in events {
             if lane.len() == EVENTS_PER_LANE {
                 lane.pop_front();
             }
-            lane.push_back(Event { at_us, what: *what });
+            lane.push_back(Event { at, what: *what });
         }
     }
 
@@ -98,8 +108,8 @@ impl Stages {
     /// What is remembered of an entry, in order of time. `since_us` is when its request came to this member: without it,
     /// nothing is said of how it was passed on to the leader, for before it has an index it cannot be told from others.
     pub fn of(&self, term: Term, index: Index, since_us: Option<u64>) -> Vec<Stage> {
-        let mut stages = Found { stages: Vec::new(), unix_us: self.started_unix_us };
-        let (began_us, replaced_us) = {
+        let mut stages = Found { stages: Vec::new(), clock: self };
+        let (began, replaced) = {
             let mind = self.lane(Lane::Mind);
             // Of several leaders' entries the one of this term. A follower that catches up may append those of several
             // terms together, of which only the last is told.
@@ -118,60 +128,62 @@ impl Stages {
                 |event| matches!(event.what, Trace::Appended { first, .. } if first <= index),
             );
             let end = replaced.map_or(mind.len(), |behind| place + 1 + behind);
-            let began_us = mind[place].at_us;
+            let began = mind[place].at;
             let forwarded = since_us.and_then(|since_us| {
-                mind.range(..place).find(|event| {
+                let since = self.instant(since_us);
+                let first = mind.partition_point(|event| event.at < since).min(place);
+                mind.range(first..place).find(|event| {
                     let is_prop = |kind| matches!(kind, MessageKind::Prop);
-                    event.at_us >= since_us
-                        && matches!(event.what, Trace::Sent { message, .. } if is_prop(message.kind))
+                    matches!(event.what, Trace::Sent { message, .. } if is_prop(message.kind))
                 })
             });
-            if let Some(Event { at_us, what: Trace::Sent { to, .. } }) = forwarded {
-                stages.add(StageKind::Forwarded, *to, *at_us);
+            if let Some(Event { at, what: Trace::Sent { to, .. } }) = forwarded {
+                stages.add(StageKind::Forwarded, *to, *at);
             }
-            stages.add(StageKind::Appended, 0, began_us);
-            for Event { at_us, what } in mind.range(place + 1..end) {
+            stages.add(StageKind::Appended, 0, began);
+            for Event { at, what } in mind.range(place + 1..end) {
                 match what {
                     Trace::Sent { to, message } if message.kind == MessageKind::App => {
                         let last = message.index.0 + u64::from(message.entries);
                         if message.index < index && index.0 <= last {
-                            stages.add(StageKind::Sent, *to, *at_us);
+                            stages.add(StageKind::Sent, *to, *at);
                         }
                     }
                     Trace::Matched { node, index: now } if *now >= index => {
-                        stages.add(StageKind::Matched, *node, *at_us);
+                        stages.add(StageKind::Matched, *node, *at);
                     }
                     Trace::Committed { index: now } if *now >= index => {
-                        stages.add(StageKind::Committed, 0, *at_us);
+                        stages.add(StageKind::Committed, 0, *at);
                     }
                     _ => {}
                 }
             }
-            (began_us, mind.get(end).map_or(u64::MAX, |event| event.at_us))
+            (began, mind.get(end).map(|event| event.at))
         };
         for lane in [Lane::Log, Lane::Apply, Lane::Store] {
             let lane = self.lane(lane);
-            let later = lane.partition_point(|event| event.at_us < began_us);
-            let rest = lane.range(later..).take_while(|event| event.at_us <= replaced_us);
-            for Event { at_us, what } in rest {
+            let later = lane.partition_point(|event| event.at < began);
+            let rest =
+                lane.range(later..).take_while(|event| replaced.is_none_or(|end| event.at <= end));
+            for Event { at, what } in rest {
                 match what {
                     Trace::Written { first, last } if *first <= index && index <= *last => {
-                        stages.add(StageKind::Written, 0, *at_us);
+                        stages.add(StageKind::Written, 0, *at);
                     }
                     Trace::Synced { last } if *last >= index => {
-                        stages.add(StageKind::Synced, 0, *at_us);
+                        stages.add(StageKind::Synced, 0, *at);
                     }
                     Trace::Sent { to, message } if is_word_of(message, index) => {
-                        stages.add(StageKind::Acknowledged, *to, *at_us);
+                        stages.add(StageKind::Acknowledged, *to, *at);
                     }
                     Trace::Applied { index: now } if *now >= index => {
-                        stages.add(StageKind::Applied, 0, *at_us);
+                        stages.add(StageKind::Applied, 0, *at);
                     }
                     Trace::FrameWritten { index: now } if *now >= index => {
-                        stages.add(StageKind::FrameWritten, 0, *at_us);
+                        stages.add(StageKind::FrameWritten, 0, *at);
                     }
                     Trace::StoreSynced { index: now } if *now >= index => {
-                        stages.add(StageKind::FrameSynced, 0, *at_us);
+                        stages.add(StageKind::FrameSynced, 0, *at);
                     }
                     _ => {}
                 }
@@ -188,7 +200,8 @@ impl Stages {
         let is_it =
             |event: &&Event| matches!(event.what, Trace::Applied { index: now } if now >= index);
         let event = lane.iter().find(is_it)?;
-        (event.at_us > since_us).then(|| self.unix_us(event.at_us))
+        let at_us = self.us(event.at);
+        (at_us > since_us).then(|| self.unix_us(at_us))
     }
 }
 
@@ -198,16 +211,17 @@ fn is_word_of(message: &replica::Said, index: Index) -> bool {
 }
 
 /// Stages that were found: of each kind, and member, the first.
-struct Found {
+struct Found<'a> {
     stages: Vec<Stage>,
-    unix_us: u64,
+    clock: &'a Stages,
 }
 
-impl Found {
-    fn add(&mut self, kind: StageKind, peer: NodeId, at_us: u64) {
+impl Found<'_> {
+    fn add(&mut self, kind: StageKind, peer: NodeId, at: Instant) {
         let kind = kind.into();
         if !self.stages.iter().any(|known| known.kind == kind && known.peer == peer) {
-            self.stages.push(Stage { kind, peer, at_us: self.unix_us + at_us });
+            let at_us = self.clock.unix_us(self.clock.us(at));
+            self.stages.push(Stage { kind, peer, at_us });
         }
     }
 }
@@ -219,6 +233,12 @@ mod tests {
 
     fn said(kind: MessageKind, index: u64, entries: u32) -> Said {
         Said { kind, reject: false, entries, term: Term(2), index: Index(index), commit: Index(0) }
+    }
+
+    impl Stages {
+        fn tell_at_us(&self, at_us: u64, lane: Lane, events: &[Trace]) {
+            self.tell_at(self.instant(at_us), lane, events);
+        }
     }
 
     fn appended(first: u64, last: u64, term: u64) -> Trace {
@@ -239,16 +259,16 @@ mod tests {
             to,
             message: said(MessageKind::App, index, entries),
         };
-        stages.tell_at(10, Lane::Mind, &[appended(5, 6, 2), app(2, 4, 2), app(3, 4, 1)]);
-        stages.tell_at(11, Lane::Mind, &[appended(7, 9, 2), app(2, 6, 3), app(3, 5, 4)]);
-        stages.tell_at(12, Lane::Log, &[Trace::Written { first: Index(5), last: Index(6) }]);
-        stages.tell_at(15, Lane::Log, &[Trace::Synced { last: Index(6) }]);
+        stages.tell_at_us(10, Lane::Mind, &[appended(5, 6, 2), app(2, 4, 2), app(3, 4, 1)]);
+        stages.tell_at_us(11, Lane::Mind, &[appended(7, 9, 2), app(2, 6, 3), app(3, 5, 4)]);
+        stages.tell_at_us(12, Lane::Log, &[Trace::Written { first: Index(5), last: Index(6) }]);
+        stages.tell_at_us(15, Lane::Log, &[Trace::Synced { last: Index(6) }]);
         let matched = |node, index| Trace::Matched { node, index: Index(index) };
-        stages.tell_at(16, Lane::Mind, &[matched(1, 6), matched(2, 5)]);
+        stages.tell_at_us(16, Lane::Mind, &[matched(1, 6), matched(2, 5)]);
         let committed = |index| Trace::Committed { index: Index(index) };
-        stages.tell_at(17, Lane::Mind, &[committed(5), matched(2, 9), committed(9)]);
-        stages.tell_at(18, Lane::Apply, &[Trace::Applied { index: Index(9) }]);
-        stages.tell_at(19, Lane::Store, &[Trace::FrameWritten { index: Index(9) }]);
+        stages.tell_at_us(17, Lane::Mind, &[committed(5), matched(2, 9), committed(9)]);
+        stages.tell_at_us(18, Lane::Apply, &[Trace::Applied { index: Index(9) }]);
+        stages.tell_at_us(19, Lane::Store, &[Trace::FrameWritten { index: Index(9) }]);
         use StageKind::*;
         assert_eq!(
             of(&stages, 2, 6),
@@ -273,11 +293,11 @@ mod tests {
     fn a_follower_tells_when_it_passed_on_and_acknowledged() {
         let stages = Stages::default();
         let prop = Trace::Sent { to: 1, message: said(MessageKind::Prop, 0, 1) };
-        stages.tell_at(3, Lane::Mind, &[prop]);
-        stages.tell_at(7, Lane::Mind, &[appended(4, 4, 2)]);
+        stages.tell_at_us(3, Lane::Mind, &[prop]);
+        stages.tell_at_us(7, Lane::Mind, &[appended(4, 4, 2)]);
         let response = |index| Trace::Sent { to: 1, message: said(MessageKind::AppResp, index, 0) };
-        stages.tell_at(8, Lane::Log, &[response(3)]);
-        stages.tell_at(9, Lane::Log, &[response(4)]);
+        stages.tell_at_us(8, Lane::Log, &[response(3)]);
+        stages.tell_at_us(9, Lane::Log, &[response(4)]);
         use StageKind::*;
         assert_eq!(of(&stages, 2, 4), [(Forwarded, 1, 3), (Appended, 0, 7), (Acknowledged, 1, 9)]);
         // Somebody who does not know when the request came cannot tell which proposal it was.
@@ -288,18 +308,18 @@ mod tests {
     fn an_entry_of_another_term_or_long_ago_is_not_known() {
         let stages = Stages::default();
         assert!(of(&stages, 1, 1).is_empty());
-        stages.tell_at(1, Lane::Mind, &[appended(5, 5, 2)]);
+        stages.tell_at_us(1, Lane::Mind, &[appended(5, 5, 2)]);
         assert!(of(&stages, 3, 5).is_empty(), "the entry of term 3 did not come here");
         // Another leader's entry took its place.
-        stages.tell_at(2, Lane::Mind, &[appended(5, 5, 3)]);
+        stages.tell_at_us(2, Lane::Mind, &[appended(5, 5, 3)]);
         let committed = Trace::Committed { index: Index(5) };
-        stages.tell_at(3, Lane::Mind, &[committed]);
-        stages.tell_at(3, Lane::Apply, &[Trace::Applied { index: Index(5) }]);
+        stages.tell_at_us(3, Lane::Mind, &[committed]);
+        stages.tell_at_us(3, Lane::Apply, &[Trace::Applied { index: Index(5) }]);
         use StageKind::*;
         assert_eq!(of(&stages, 3, 5), [(Appended, 0, 2), (Committed, 0, 3), (Applied, 0, 3)]);
         assert_eq!(of(&stages, 2, 5), [(Appended, 0, 1)], "it never was committed");
         for _ in 0..EVENTS_PER_LANE {
-            stages.tell_at(4, Lane::Mind, &[committed]);
+            stages.tell_at_us(4, Lane::Mind, &[committed]);
         }
         assert!(of(&stages, 3, 5).is_empty(), "it was forgotten");
         assert_eq!(stages.lane(Lane::Mind).len(), EVENTS_PER_LANE);

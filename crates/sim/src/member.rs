@@ -21,7 +21,7 @@ use replica::{
     Answer, ApplyDone, ApplyJob, ApplyWorker, Asker, Bootstrap, Completion, FlushDone, FlushJob,
     FlushReport, FlushWorker, Incoming, Input, LeaseTime, LogDone, LogJob, LogWorker, Notice,
     Opened, OutgoingSnapshot, Output, Proposals, ReadDone, ReadJob, ReadWorker, Receptions,
-    Replica, Trace, View,
+    Replica, Traces, View,
 };
 use vfs::Vfs;
 use vfs::memory::{Fate as DiskFate, Memory};
@@ -688,7 +688,7 @@ impl World {
                 running.flush_desk.done = Some(done);
             }
             Worker::Read => {
-                trace = Vec::new();
+                trace = Traces::new();
                 let done = running.reads.run(mem::take(&mut running.read_desk.batch));
                 failure = failure.or_else(|| failure_of(done.completion.as_ref()));
                 running.read_desk.done = Some(done);
@@ -724,7 +724,7 @@ impl World {
     }
 
     /// Under a script the sync is a step of its own, which takes the time of a sync if there is anything to sync.
-    fn sync_later(&mut self, m: usize, owes_sync: bool, trace: Vec<Trace>) {
+    fn sync_later(&mut self, m: usize, owes_sync: bool, trace: Traces) {
         self.tell_trace(m, trace);
         let sync_us = self.scenario.sync_us[m];
         let delay = match owes_sync {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::mem;
 
 use raft::Message;
-use replica::Trace;
+use replica::{Trace, Traces};
 
 use crate::member::Worker;
 use crate::network::Fate;
@@ -178,7 +178,7 @@ impl World {
     // --- What the world tells its script. ---
 
     /// A member tells what it has done.
-    pub fn tell_trace(&mut self, member: usize, trace: Vec<Trace>) {
+    pub fn tell_trace(&mut self, member: usize, trace: Traces) {
         let now = self.now;
         if let Some(script) = &mut self.script {
             trace.into_iter().for_each(|event| script.note(now, What::Stage(member, event)));

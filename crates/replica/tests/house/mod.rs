@@ -285,7 +285,7 @@ impl Node {
         self.answers.extend(out.answers.drain(..).flat_map(|(_, answers)| answers));
         self.peer_answers.append(&mut out.peer_answers);
         self.notices.extend(out.notices.iter().cloned());
-        self.trace.append(&mut out.trace);
+        self.trace.extend(out.trace.drain(..));
         out
     }
 
@@ -295,12 +295,12 @@ impl Node {
         let (completion, messages) = match worker {
             Worker::Log => {
                 let mut done = parts.log.run(self.log.drain(..).collect());
-                self.trace.append(&mut done.trace);
+                self.trace.extend(done.trace.drain(..));
                 (done.completion, done.messages)
             }
             Worker::Apply => {
                 let mut done = parts.apply.run(self.apply.drain(..).collect());
-                self.trace.append(&mut done.trace);
+                self.trace.extend(done.trace.drain(..));
                 for to_shard in done.shards {
                     for applied in &to_shard.replies {
                         // What a former life proposed is answered too, and finds nobody.
@@ -321,7 +321,7 @@ impl Node {
             }
             Worker::Flush => {
                 let mut done = parts.flush.run(self.flush.drain(..).collect());
-                self.trace.append(&mut done.trace);
+                self.trace.extend(done.trace.drain(..));
                 (done.completion, Vec::new())
             }
             Worker::Read => {

@@ -262,10 +262,10 @@ impl Shard {
         }
         let list = std::mem::take(&mut gathered.list);
         // Taken before: the replica may have appended it before we are back.
-        let now_us = self.chronicle.now_us();
+        let now = self.chronicle.now();
         match self.node.replica.propose(Proposals { shard: self.number, list }) {
             Ok(()) => {
-                self.chronicle.hand_in(now_us);
+                self.chronicle.hand_in(now);
                 gathered.bytes = 0;
                 self.crowded.set(false);
             }

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
@@ -29,8 +30,8 @@ const KEY_BYTES: usize = 128;
 /// What a shard remembers of its turns.
 pub struct Chronicle {
     node: Arc<Node>,
-    /// When proposals were handed to the replica, by `Stages::now_us`; the newest [`TURNS`].
-    handed_in: RefCell<VecDeque<u64>>,
+    /// When proposals were handed to the replica; the newest [`TURNS`].
+    handed_in: RefCell<VecDeque<Instant>>,
     /// Read indexes that were asked for; the newest [`TURNS`].
     rounds: RefCell<VecDeque<Round>>,
 }
@@ -60,15 +61,15 @@ impl Chronicle {
         self.node.config.tracing.is_on()
     }
 
-    /// The time by which stories are told; 0 if none is.
-    pub fn now_us(&self) -> u64 {
-        if self.is_on() { self.node.stages.now_us() } else { 0 }
+    /// The time, if stories are told.
+    pub fn now(&self) -> Option<Instant> {
+        self.is_on().then(Instant::now)
     }
 
-    /// Proposals were handed in at `now_us`.
-    pub fn hand_in(&self, now_us: u64) {
-        if self.is_on() {
-            remember(&self.handed_in, now_us);
+    /// Proposals were handed in then.
+    pub fn hand_in(&self, at: Option<Instant>) {
+        if let Some(at) = at {
+            remember(&self.handed_in, at);
         }
     }
 
@@ -249,8 +250,9 @@ impl Story {
             Course::Direct => {}
             Course::Proposed | Course::Applied { .. } => {
                 let handed_in = self.chronicle.handed_in.borrow();
-                let at_us = handed_in.iter().find(|at_us| **at_us >= self.began_us);
-                told.extend(at_us.map(|at_us| stage(StageKind::HandedIn, *at_us)));
+                let began = stages.instant(self.began_us);
+                let at = handed_in.get(handed_in.partition_point(|at| *at < began));
+                told.extend(at.map(|at| stage(StageKind::HandedIn, stages.us(*at))));
             }
             Course::Read => {
                 let rounds = self.chronicle.rounds.borrow();
