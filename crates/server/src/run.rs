@@ -224,14 +224,16 @@ impl Member {
         let (mut log, mut apply, mut flush) = (opened.log, opened.apply, opened.flush);
         workers.push(thread("log", &node, move |node| {
             while let Some(jobs) = node.log.take() {
-                node.stages.tell(Lane::Log, log.write(jobs));
+                let events = log.write(jobs);
                 let syncs = log.owes_sync();
-                let began = Instant::now();
+                let written = Instant::now();
+                node.stages.tell_at(written, Lane::Log, &events);
                 let done = log.sync();
+                let synced = Instant::now();
                 if syncs {
-                    node.metrics.wal_fsync.observe(began.elapsed());
+                    node.metrics.wal_fsync.observe(synced - written);
                 }
-                node.stages.tell(Lane::Log, done.trace);
+                node.stages.tell_at(synced, Lane::Log, &done.trace);
                 if let Some(completion) = done.completion {
                     node.replica.done(completion);
                 }
@@ -243,7 +245,7 @@ impl Member {
         workers.push(thread("apply", &node, move |node| {
             while let Some(jobs) = node.apply.take() {
                 let done = apply.run(jobs);
-                node.stages.tell(Lane::Apply, done.trace);
+                node.stages.tell(Lane::Apply, &done.trace);
                 // The lease clock must know a lease before the client that it was granted to does.
                 if let Some(completion) = done.completion {
                     node.replica.done(completion);
@@ -259,7 +261,7 @@ impl Member {
                     jobs.iter().any(|job| matches!(job, FlushJob::Write(_) | FlushJob::Sync));
                 let began = Instant::now();
                 let done = flush.run(jobs);
-                node.stages.tell(Lane::Store, done.trace);
+                node.stages.tell(Lane::Store, &done.trace);
                 if writes {
                     node.metrics.backend_commit.observe(began.elapsed());
                 }
@@ -623,7 +625,7 @@ struct News {
 /// Hands one turn's decisions to those who carry them out. True if the replica has stopped.
 fn pass_on(node: &Arc<Node>, output: Output, news: &mut News) -> bool {
     // First, for the others begin at once with what they are given.
-    node.stages.tell(Lane::Mind, output.trace);
+    node.stages.tell(Lane::Mind, &output.trace);
     if !output.messages.is_empty() {
         node.peers.put(PeerEvent::Messages(output.messages));
     }

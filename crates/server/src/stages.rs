@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use proto::quorate::v1::{Stage, StageKind};
 use raft::{Index, MessageKind, NodeId, Term};
-use replica::{Trace, Traces};
+use replica::Trace;
 
 /// Events kept in a lane: 512 KiB each when full. A busy member has some ten thousand in a second.
 const EVENTS_PER_LANE: usize = 8_192;
@@ -84,13 +84,17 @@ impl Stages {
     }
 
     /// Writes down what has just happened.
-    pub fn tell(&self, lane: Lane, events: Traces) {
+    pub fn tell(&self, lane: Lane, events: &[Trace]) {
         if !events.is_empty() {
-            self.tell_at(Instant::now(), lane, &events);
+            self.tell_at(Instant::now(), lane, events);
         }
     }
 
-    fn tell_at(&self, at: Instant, lane: Lane, events: &[Trace]) {
+    /// Writes down what happened then, which is not before what the lane was told last.
+    pub fn tell_at(&self, at: Instant, lane: Lane, events: &[Trace]) {
+        if events.is_empty() {
+            return;
+        }
         let mut lane = self.lane(lane);
         for what in events {
             if lane.len() == EVENTS_PER_LANE {
