@@ -6,6 +6,7 @@
 # raftexample lies; without it both are built. Needs curl, and the notebook's own ports.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+here=$PWD
 
 PORTS=(2379 2380 2479 2480 2579 2580 12379 12380 12479 12480 22379 22380 32379 32380)
 # Bounds, in seconds, not expectations: for one command, for what takes a moment to come about, for an end.
@@ -171,6 +172,15 @@ install_and_run() {
     expect $'hello\nworld'
     end_all
 
+    if [ "$etcdctl" = "$binary" ]; then
+        folder ours
+        start three.log "QUORATE=$binary $here/scripts/three-members.sh"
+        await "etcdctl endpoint health --endpoints=127.0.0.1:2379,127.0.0.1:2479,127.0.0.1:2579"
+        end_all
+        # It ends its members, and does not wait for their end.
+        await "! curl -s 127.0.0.1:2379/version && ! curl -s 127.0.0.1:2479/version && ! curl -s 127.0.0.1:2579/version"
+    fi
+
     folder three
     three_members
     run_three_members
@@ -220,6 +230,8 @@ files() {
     expect '*foo*bar*foo1*bar1*'
     run "ls infra0.etcd/member"
     expect '*store*wal*'
+    run "curl -s localhost:2379/metrics | grep -E 'wal_fsync|proposals'"
+    expect '*etcd_disk_wal_fsync*' '*etcd_server_proposals_committed_total*'
 }
 
 snapshots() {
