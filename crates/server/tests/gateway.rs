@@ -127,6 +127,96 @@ async fn replies_refusals_and_streams_go_over_http2() {
     }
 }
 
+/// Bodies that are no message, over HTTP/2: refused as over HTTP/1.1, in the same words, and nothing changes; neither by
+/// those that break off, or come after the answer.
+#[tokio::test(flavor = "current_thread")]
+async fn hostile_bodies_over_http2_change_nothing() {
+    let lone = Lone::start(&["--max-request-bytes", "1000"]);
+    let client = &mut lone.connect().await;
+    ask(client, Method::POST, "/v3/kv/put", r#"{"key":"Zm9v","value":"YmFy"}"#).await;
+    let state = async |client: &mut Client| {
+        let (_, hash) = ask(client, Method::POST, "/v3/maintenance/hashkv", "{}").await;
+        assert!(hash.contains(r#""revision":"2""#), "{hash}");
+        hash
+    };
+    let before = state(client).await;
+    let deep = format!(r#"{{"key":{}"#, "[".repeat(10_001));
+    let bodies: [(&[u8], &str); 14] = [
+        (b"{", "unexpected EOF"),
+        (b"x", "invalid character 'x' looking for beginning of value"),
+        (b"[]", "unexpected token ["),
+        (b"{'a':1}", "looking for beginning of object key string"),
+        (br#"{"key":"x!"}"#, "invalid value for bytes field key"),
+        (br#"{"key":5}"#, "invalid value for bytes field key: 5"),
+        (br#"{"key":"\ud800"}"#, "proto: unexpected EOF"),
+        (b"{\"key\":\"\xff\"}", "invalid UTF-8"),
+        (br#"{"key":"Zm9v","lease":1e30}"#, "invalid value for int64 field lease: 1e30"),
+        (br#"{"key":"Zm9v","lease":"99999999999999999999"}"#, "int64 field lease"),
+        (br#"{"key":"Zm9v","key":"Zm9v"}"#, "duplicate field"),
+        (br#"{"key":"Zm9v","prev_kv":"yes"}"#, "invalid value for bool field prevKv"),
+        (b"\0", "looking for beginning of value"),
+        (deep.as_bytes(), "exceeded max depth"),
+    ];
+    for (body, why) in bodies {
+        let (mut send, response) = open(client, Method::POST, "/v3/kv/put").await;
+        // In two pieces, for a body comes as it comes.
+        let (first, second) = body.split_at(body.len() / 2);
+        send.send_data(Bytes::copy_from_slice(first), false).unwrap();
+        send.send_data(Bytes::copy_from_slice(second), true).unwrap();
+        let (status, text) = whole(response).await;
+        let shown = String::from_utf8_lossy(&body[..body.len().min(100)]);
+        assert_eq!(status, 400, "{shown}: {text}");
+        assert!(text.starts_with(r#"{"code":3,"#), "{shown}: {text}");
+        assert!(text.replace('\u{a0}', " ").contains(why), "{shown}: {text}");
+    }
+    // A byte more than may be read: eight for each of a message's, a thousand and half a MiB.
+    let (mut send, response) = open(client, Method::POST, "/v3/kv/put").await;
+    let long = " ".repeat(8 * (1000 + 512 * 1024) + 1);
+    let (status, text) = tokio::join!(whole(response), feed(&mut send, long.as_bytes())).0;
+    assert_eq!(
+        (status, text.as_str()),
+        (429, r#"{"code":8,"message":"http: request body too large"}"#)
+    );
+    // A message that is all there, and a stream that is reset before its end.
+    for path in ["/v3/kv/put", "/v3/lease/grant", "/v3/watch"] {
+        let (mut send, response) = open(client, Method::POST, path).await;
+        send.send_data(r#"{"key":"Zm9v","ID":"77","TTL":"60""#.into(), false).unwrap();
+        send.send_reset(Reason::CANCEL);
+        assert!(response.await.is_err(), "{path}");
+    }
+    assert_eq!(state(client).await, before);
+    let (_, leases) = ask(client, Method::POST, "/v3/lease/leases", "{}").await;
+    assert!(!leases.contains("leases"), "{leases}");
+    assert_eq!(watchers(client).await, "0");
+}
+
+/// The status of an answer, and its body.
+async fn whole(response: h2::client::ResponseFuture) -> (u16, String) {
+    let (head, mut stream) = response.await.unwrap().into_parts();
+    let mut text = Vec::new();
+    while let Some(piece) = stream.data().await {
+        let Ok(piece) = piece else { break };
+        stream.flow_control().release_capacity(piece.len()).unwrap();
+        text.extend_from_slice(&piece);
+    }
+    (head.status.as_u16(), String::from_utf8(text).unwrap())
+}
+
+/// Sends a long body as the window allows, until it is sent or nobody wants more.
+async fn feed(send: &mut SendStream<Bytes>, mut body: &[u8]) {
+    while !body.is_empty() {
+        send.reserve_capacity(body.len());
+        let Some(Ok(room)) = std::future::poll_fn(|cx| send.poll_capacity(cx)).await else {
+            return;
+        };
+        let (piece, rest) = body.split_at(room.min(body.len()));
+        body = rest;
+        if send.send_data(Bytes::copy_from_slice(piece), body.is_empty()).is_err() {
+            return;
+        }
+    }
+}
+
 #[tokio::test(flavor = "current_thread")]
 async fn a_member_that_ends_says_so_and_one_that_has_no_json_api_has_none() {
     let mut lone = Lone::start(&[]);

@@ -16,10 +16,10 @@ use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW,
-    CONTENT_TYPE, LOCATION,
+    CONNECTION, CONTENT_TYPE, LOCATION,
 };
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 
 pub use body::{Body, Request, RequestBody};
 
@@ -111,6 +111,9 @@ async fn send_pieces(
 /// Answers a request. As in etcd every answer tells browsers that pages of any origin may read it, and a
 /// browser that asks first is told the same.
 pub async fn answer(shard: &Rc<Shard>, request: Request) -> Response<Body> {
+    if v2::go::unescape(request.head.uri.path().as_bytes(), false).is_err() {
+        return no_address(&request);
+    }
     let mut response = match request.head.method == Method::OPTIONS {
         true => Response::new(Body::Whole(Bytes::new())),
         false => route(shard, request).await,
@@ -121,6 +124,17 @@ pub async fn answer(shard: &Rc<Shard>, request: Request) -> Response<Body> {
         (ACCESS_CONTROL_ALLOW_HEADERS, "accept, content-type, authorization"),
     ] {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// A path with a percent sign that says nothing: Go's server says so itself, before any handler, and lets the client go.
+fn no_address(request: &Request) -> Response<Body> {
+    let mut response = page(StatusCode::BAD_REQUEST, TEXT, "400 Bad Request".to_string());
+    response.headers_mut().remove("x-content-type-options");
+    // HTTP/2 has no such header.
+    if request.head.version < Version::HTTP_2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }

@@ -3,7 +3,7 @@
 //! A stream is a future of its own request: it reads the client's messages and takes the method's answers when
 //! it is polled, and dropping it ends the call. As in etcd's gateway the head of the answer waits for the first
 //! line; where the method fails before that, the HTTP status says so. What is no message ends the client's half of
-//! the stream, without a word.
+//! the stream, without a word; where the body breaks off, the stream is over.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -19,11 +19,12 @@ use proto::descriptor::Route;
 use state_machine::Error;
 use tokio::time::Sleep;
 
+use super::super::body::Unread;
 use super::json::{Next, Values};
 use super::reply::{self, Style};
 use super::{
-    Body, Caller, JSON, RequestBody, body_bytes_max, http_status, malformed, only_message,
-    out_of_time, request, success, write_status,
+    Body, Caller, JSON, RequestBody, body_bytes_max, http_status, malformed, not_read,
+    only_message, out_of_time, request, success, write_status,
 };
 use crate::grpc::{self, Streaming};
 use crate::serve::limits::JSON_PIECE_BYTES;
@@ -156,10 +157,15 @@ impl Live {
             }
             Asks::Many { mut body, mut values } => {
                 match self.poll_value(&mut body, &mut values, cx) {
-                    Poll::Ready(None) => None,
+                    Poll::Ready(Ok(None)) => None,
+                    Poll::Ready(Err(unread)) => {
+                        // Whoever is gone in the middle of his words waits for no answer.
+                        self.out.borrow_mut().finish(not_read(unread));
+                        return Poll::Ready(());
+                    }
                     other => {
                         self.asks = Asks::Many { body, values };
-                        ready!(other)
+                        ready!(other).unwrap_or_default()
                     }
                 }
             }
@@ -177,26 +183,30 @@ impl Live {
     }
 
     /// The client's next message, `None` where there is none or something else stands there.
+    ///
+    /// # Errors
+    /// The body breaks off, and so does the connection: there is nobody, or nobody who keeps to the protocol.
     fn poll_value(
         &self,
         body: &mut RequestBody,
         values: &mut Values,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Bytes>> {
+    ) -> Poll<Result<Option<Bytes>, Unread>> {
         loop {
             match values.next() {
                 Ok(Next::Value(value)) => {
-                    return Poll::Ready(request::read(self.route.input, &value).ok());
+                    return Poll::Ready(Ok(request::read(self.route.input, &value).ok()));
                 }
                 Ok(Next::More) => {}
-                Ok(Next::End) | Err(_) => return Poll::Ready(None),
+                Ok(Next::End) | Err(_) => return Poll::Ready(Ok(None)),
             }
             if values.waiting_bytes() > body_bytes_max(&self.shard) {
-                return Poll::Ready(None);
+                return Poll::Ready(Ok(None));
             }
             match ready!(body.poll_piece(cx)) {
                 Some(Ok(piece)) => values.push(&piece),
-                Some(Err(_)) | None => values.end(),
+                Some(Err(unread)) => return Poll::Ready(Err(unread)),
+                None => values.end(),
             }
         }
     }

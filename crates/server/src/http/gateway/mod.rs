@@ -162,17 +162,19 @@ async fn only_message(
     let invalid = |text: String| Status::new(Code::InvalidArgument, text);
     let body = match body {
         None => Bytes::new(),
-        Some(body) => body.collect(body_bytes_max(shard)).await.map_err(|unread| match unread {
-            Unread::TooLarge => {
-                Status::new(Code::ResourceExhausted, "http: request body too large")
-            }
-            Unread::Broken(text) => invalid(text),
-        })?,
+        Some(body) => body.collect(body_bytes_max(shard)).await.map_err(not_read)?,
     };
     match Values::of(body).next().map_err(invalid)? {
         Next::Value(value) => request::read(message, &value).map_err(invalid),
         // An empty body is an empty message.
         Next::End | Next::More => Ok(Bytes::new()),
+    }
+}
+
+fn not_read(unread: Unread) -> Status {
+    match unread {
+        Unread::TooLarge => Status::new(Code::ResourceExhausted, "http: request body too large"),
+        Unread::Broken(text) => Status::new(Code::InvalidArgument, text),
     }
 }
 

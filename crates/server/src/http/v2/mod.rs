@@ -30,7 +30,7 @@ mod wait;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, LOCATION};
+use http::header::{ALLOW, CONTENT_TYPE, LOCATION};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 
@@ -95,11 +95,7 @@ pub async fn answer(shard: &Rc<Shard>, request: Request) -> Response<Body> {
         return page(StatusCode::NOT_FOUND, TEXT, text);
     }
     let Ok(path) = go::unescape(request.head.uri.path().as_bytes(), false) else {
-        // Go's server says so itself, before any handler, and lets the client go.
-        let mut response = page(StatusCode::BAD_REQUEST, TEXT, "400 Bad Request".to_string());
-        response.headers_mut().remove("x-content-type-options");
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        return response;
+        return super::no_address(&request);
     };
     let wanted = go::mux_path(&path);
     if wanted != path {
