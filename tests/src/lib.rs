@@ -10,6 +10,7 @@
 
 pub mod compare;
 pub mod generate;
+pub mod hostile;
 pub mod http;
 pub mod process;
 pub mod random;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use proto::etcdserverpb::RangeRequest;
 use serde_json::Value;
+use tests::hostile::{ESCAPES, corpus, mutations, not_refused, say, status};
 use tests::http::{Exchange, Reply, Until, request};
 use tests::need;
 use tests::process::{Cluster, debian_etcd, run, run_ok};
@@ -71,14 +72,34 @@ fn index(port: u16) -> u64 {
     reply.header("x-etcd-index").unwrap().parse().unwrap()
 }
 
+/// What a request to the keys may say, in its address or its form.
+const PARAMETERS: [&str; 14] = [
+    "recursive",
+    "sorted",
+    "quorum",
+    "wait",
+    "waitIndex",
+    "stream",
+    "dir",
+    "value",
+    "ttl",
+    "refresh",
+    "prevExist",
+    "prevValue",
+    "prevIndex",
+    "noValueOnSuccess",
+];
+
 /// Both servers, asked alike.
 struct Pair {
     etcd: u16,
     ours: u16,
     asked: usize,
-    /// The error codes and statuses that etcd has answered.
-    codes: BTreeSet<u64>,
-    statuses: BTreeSet<u16>,
+    /// How many requests named each parameter.
+    parameters: BTreeMap<&'static str, usize>,
+    /// The error codes and statuses that etcd has answered, and how often.
+    codes: BTreeMap<u64, usize>,
+    statuses: BTreeMap<u16, usize>,
     _clusters: [Cluster; 2],
 }
 
@@ -97,8 +118,9 @@ impl Pair {
             etcd: a,
             ours: b,
             asked: 0,
-            codes: BTreeSet::new(),
-            statuses: BTreeSet::new(),
+            parameters: BTreeMap::new(),
+            codes: BTreeMap::new(),
+            statuses: BTreeMap::new(),
             _clusters: [reference, ours],
         }
     }
@@ -116,11 +138,17 @@ impl Pair {
 
     fn compare(&mut self, ask: &Ask, theirs: &Reply, ours: &Reply) {
         self.asked += 1;
-        self.statuses.insert(theirs.status);
+        *self.statuses.entry(theirs.status).or_default() += 1;
+        let query = ask.target.split_once('?').map_or("", |(_, query)| query);
+        let fields = query.split('&').chain(ask.body.split('&'));
+        let named: BTreeSet<&str> = fields.filter_map(|f| Some(f.split_once('=')?.0)).collect();
+        for name in PARAMETERS.into_iter().filter(|name| named.contains(name)) {
+            *self.parameters.entry(name).or_default() += 1;
+        }
         if let Ok(Value::Object(body)) = serde_json::from_slice(&theirs.body)
             && let Some(code) = body.get("errorCode")
         {
-            self.codes.insert(code.as_u64().unwrap());
+            *self.codes.entry(code.as_u64().unwrap()).or_default() += 1;
         }
         if let Err(difference) = same(ask, theirs, ours) {
             panic!(
@@ -502,15 +530,19 @@ async fn random_requests_are_answered_as_etcd_3_4_answers_them() {
         pair.ask(&ask("GET", "/?recursive=true&sorted=true", ""));
     }
     println!(
-        "seed {seed}: {} requests, {waits} waits, up to index {}, error codes {:?}, statuses {:?}, all equal",
+        "seed {seed}: {} requests, {waits} waits, up to index {}, all equal; how many of each parameter {:?}, \
+         error code {:?}, status {:?}",
         pair.asked,
         index(pair.etcd),
+        pair.parameters,
         pair.codes,
         pair.statuses
     );
     if count >= 3_000 {
+        let few = PARAMETERS.map(|name| pair.parameters.get(name).is_none_or(|count| *count < 30));
+        assert_eq!(few, [false; 14], "each parameter is met often: {:?}", pair.parameters);
         let provoked = [100, 101, 102, 104, 105, 107, 108, 201, 202, 203, 209, 210, 211, 212];
-        assert!(provoked.iter().all(|code| pair.codes.contains(code)), "{:?}", pair.codes);
+        assert!(provoked.iter().all(|code| pair.codes.contains_key(code)), "{:?}", pair.codes);
     }
 }
 
@@ -691,12 +723,14 @@ async fn every_parameter_and_every_error_is_as_in_etcd_3_4() {
     p.ask(&ask("GET", &format!("/many?wait=true&waitIndex={}", now - 999), ""));
     p.wait(&format!("/many?wait=true&waitIndex={now}")).over(p);
     println!(
-        "{} requests, error codes {:?}, statuses {:?}, all equal",
-        p.asked, p.codes, p.statuses
+        "{} requests, all equal; how many of each parameter {:?}, error code {:?}, status {:?}",
+        p.asked, p.parameters, p.codes, p.statuses
     );
+    assert!(PARAMETERS.iter().all(|name| p.parameters.contains_key(name)), "{:?}", p.parameters);
     let want: BTreeSet<u64> =
         [100, 101, 102, 104, 105, 107, 108, 201, 202, 203, 209, 210, 211, 212, 401].into();
-    assert_eq!(p.codes, want, "each code that etcd's own server answers with");
+    let codes: BTreeSet<u64> = p.codes.keys().copied().collect();
+    assert_eq!(codes, want, "each code that etcd's own server answers with");
 
     pages(p);
     expiry(p);
@@ -955,10 +989,10 @@ async fn hostile_bytes_change_nothing() {
     // A byte more than is read of a form.
     let huge = format!("value={}", "v".repeat((10 << 20) + 1 - "value=".len()));
     let large = format!("value={}", "v".repeat(2 << 20));
-    let mut corpus: Vec<(Vec<u8>, &[u16])> = Vec::new();
+    let mut requests: Vec<(Vec<u8>, &[u16])> = Vec::new();
     let mut add =
         |method: &str, target: &str, headers: &str, body: &[u8], statuses: &'static [u16]| {
-            corpus.push((request(method, target, headers, body), statuses));
+            requests.push((request(method, target, headers, body), statuses));
         };
     add("GET", "/v2/keys/%", "", b"", &[400]);
     add("GET", "/v2/keys/%0", "", b"", &[400]);
@@ -987,32 +1021,33 @@ async fn hostile_bytes_change_nothing() {
     add("DELETE", "/v2/members/%ff", "", b"", &[501]);
     add("GET", "/v2/stats/%73elf", "", b"", &[200]);
     add("PUT", "/v2/keys/..%2f..%2fquorate", FORM, b"value=1", &[301]);
-    for (bytes, statuses) in &corpus {
+    for (bytes, statuses) in &requests {
         let reply = Exchange::send(port, bytes).read(Until::End);
         let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]);
         assert!(statuses.contains(&reply.status), "{shown}: {} {}", reply.status, reply.text());
     }
-    // Every request of the corpus cut short, and with a byte turned, from a seed: any answer but a 2xx write, or none.
-    let mut random = Random::new(7);
-    for _ in 0..1_500 {
-        let (bytes, _) = random.pick(&corpus);
-        let mut bytes = bytes[..bytes.len().min(400)].to_vec();
-        for _ in 0..1 + random.below(4) {
-            let at = random.below(bytes.len() as u64) as usize;
-            match random.below(3) {
-                0 => bytes[at] = random.below(256) as u8,
-                1 => bytes.truncate(at.max(1)),
-                _ => bytes.insert(at, random.below(256) as u8),
-            }
-        }
-        // What became a write of something is not hostile any more.
-        let is_write =
-            [&b"PUT"[..], b"POST", b"DELETE"].iter().any(|method| bytes.starts_with(method));
-        let ended = bytes.windows(4).any(|window| window == b"\r\n\r\n");
-        if !(is_write && ended) {
-            drop(Exchange::send(port, &bytes));
-        }
+    // What is no request by the rules of HTTP, although there is one in it.
+    let mut spoiled = corpus("PUT", "/v2/keys/hello", FORM, b"value=hostile");
+    spoiled.extend(corpus("POST", "/v2/keys/dir", FORM, b"value=hostile"));
+    let mut wrong = Vec::new();
+    for hostile in &spoiled {
+        let why = not_refused(say(port, &hostile.bytes).as_deref());
+        wrong.extend(why.map(|why| format!("{}: {why}", hostile.what)));
     }
+    for escape in ESCAPES {
+        let bytes = request("PUT", &format!("/v2/keys/{escape}"), FORM, b"value=hostile");
+        let reply = Exchange::send(port, &bytes).read(Until::End);
+        assert_eq!(reply.status, 400, "{escape}: {}", reply.text());
+    }
+    // Questions with bytes turned, cut and put in, from a seed: still questions, or nothing.
+    let asked = request("GET", "/v2/keys/hello?recursive=true&sorted=true&quorum=false", FORM, b"");
+    for hostile in mutations(7, 1_500, &asked) {
+        let answer = say(port, &hostile.bytes);
+        let is_answer = matches!(answer.as_deref().and_then(status), Some(200 | 301));
+        let why = not_refused(answer.as_deref()).filter(|_| !is_answer);
+        wrong.extend(why.map(|why| format!("{}: {why}", hostile.what)));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let after = (index(port), send(port, &ask("GET", "/?recursive=true&sorted=true", "")).text());
     assert_eq!(before, after);
     assert!(cluster.members[0].is_running());
