@@ -1,6 +1,6 @@
 //! The slowest requests of the last minutes, always kept.
 //!
-//! The minute that runs has a bar: how slow a request must be to belong to its [`SLOWEST_PER_MINUTE`]. So almost every
+//! The minute that runs has a bar: how slow a request must be to belong to its sixteen slowest. So almost every
 //! request pays a comparison, and few pay more.
 
 use std::collections::VecDeque;

@@ -6,10 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use raft::{Entry, EntryKind, HardState, Message, MessageKind, NodeId};
+use prost::Message;
+use raft::{Entry, EntryKind, HardState, MessageKind, NodeId};
 use replica::LogJob;
-use state_machine::Header;
+use state_machine::{Header, Reply};
 
+use crate::history::Answer;
 use crate::model::{self, Model};
 use crate::random::Digest;
 
@@ -372,7 +374,12 @@ impl Truth {
     }
 
     /// A message leaves a member: what it vouches for is durable there.
-    pub fn on_message(&mut self, member: usize, message: &Message, now: u64) -> Result<(), Broken> {
+    pub fn on_message(
+        &mut self,
+        member: usize,
+        message: &raft::Message,
+        now: u64,
+    ) -> Result<(), Broken> {
         let mirror = &self.mirrors[member];
         let from = member as u64 + 1;
         match message.kind {
@@ -426,10 +433,9 @@ impl Truth {
         }
     }
 
-    /// A shard is about to answer a write: the entry is durable on a quorum, and the answer is what the model says.
-    pub fn on_reply(&self, applied: &replica::Applied) -> Result<(), Broken> {
-        use model::Reply as Want;
-        use prost::Message as _;
+    /// A shard is about to answer a write: the entry is durable on a quorum, and the answer is what the model says. The
+    /// answer, if there is one to a request of clients.
+    pub fn on_reply(&self, applied: &replica::Applied) -> Result<Option<Answer>, Broken> {
         let id = applied.id.0;
         let Some(&index) = self.index_of.get(&id) else {
             return Err(format!("request {id:x} is answered, and was never committed"));
@@ -455,8 +461,8 @@ impl Truth {
                 applied.revision, outcome.revision
             ));
         }
-        let want = match (&applied.result, &outcome.reply) {
-            (Err(error), Err(text)) if error.text() == *text => return Ok(()),
+        let (reply, want) = match (&applied.result, &outcome.reply) {
+            (Err(error), Err(text)) if error.text() == *text => return Ok(None),
             (Ok(reply), Ok(want)) => (reply, want),
             (got, want) => {
                 return Err(format!("the reply to index {index} is {got:?}, not {want:?}"));
@@ -468,29 +474,13 @@ impl Truth {
             revision: applied.revision,
             raft_term: term,
         };
-        let bytes = want.0.to_bytes(&header);
-        macro_rules! same {
-            ($type:ty, $want:expr) => {{
-                let mut got = <$type>::decode(bytes).map_err(|error| {
-                    format!("the reply to index {index} cannot be read: {error}")
-                })?;
-                strip(&mut got.header);
-                if got != *$want {
-                    return Err(format!("the reply to index {index} is {got:?}, not {:?}", $want));
-                }
-            }};
+        let Some(want) = want else { return Ok(None) };
+        let got = answer_of(reply, &header)
+            .map_err(|error| format!("the reply to index {index} cannot be read: {error}"))?;
+        if got.as_ref() != Some(want) {
+            return Err(format!("the reply to index {index} is {got:?}, not {want:?}"));
         }
-        use proto::etcdserverpb as pb;
-        match want.1 {
-            Want::Nothing => {}
-            Want::Put(want) => same!(pb::PutResponse, want),
-            Want::DeleteRange(want) => same!(pb::DeleteRangeResponse, want),
-            Want::Txn(want) => same!(pb::TxnResponse, want),
-            Want::Compact(want) => same!(pb::CompactionResponse, want),
-            Want::LeaseGrant(want) => same!(pb::LeaseGrantResponse, want),
-            Want::LeaseRevoke(want) => same!(pb::LeaseRevokeResponse, want),
-        }
-        Ok(())
+        Ok(got)
     }
 
     /// A member's hash of the keyspace: the same revision under the same mark hashes the same everywhere, for ever. A
@@ -598,11 +588,19 @@ impl Truth {
     }
 }
 
-/// Takes out of a header what belongs to whoever answers.
-pub fn strip(header: &mut Option<proto::etcdserverpb::ResponseHeader>) {
-    if let Some(header) = header {
-        header.cluster_id = 0;
-        header.member_id = 0;
-        header.raft_term = 0;
-    }
+/// A reply as its client reads it, without what belongs to whoever answered; `None` if it is not to one of the requests
+/// that a history knows.
+pub fn answer_of(reply: &Reply, header: &Header) -> Result<Option<Answer>, prost::DecodeError> {
+    let bytes = reply.to_bytes(header);
+    let answer = match reply {
+        Reply::Put(_) => Answer::Put(Message::decode(bytes)?),
+        Reply::Range(_) => Answer::Range(Message::decode(bytes)?),
+        Reply::DeleteRange(_) => Answer::DeleteRange(Message::decode(bytes)?),
+        Reply::Txn(_) => Answer::Txn(Message::decode(bytes)?),
+        Reply::Compact { .. } => Answer::Compact(Message::decode(bytes)?),
+        Reply::LeaseGrant { .. } => Answer::LeaseGrant(Message::decode(bytes)?),
+        Reply::LeaseRevoke { .. } => Answer::LeaseRevoke(Message::decode(bytes)?),
+        _ => return Ok(None),
+    };
+    Ok(Some(answer.stripped()))
 }

@@ -13,21 +13,28 @@ use proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use proto::etcdserverpb::request_op::Request as Op;
 use proto::etcdserverpb::{
     CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest,
-    PutRequest, RangeRequest, RequestOp, TxnRequest,
+    PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest, WatchResponse,
 };
-use proto::mvccpb::KeyValue;
+use proto::mvccpb::event::EventType;
+use proto::mvccpb::{Event as WatchedEvent, KeyValue};
 use replica::Lane;
 use state_machine::Request as Wish;
 
+use crate::history;
+use crate::history::watch::{Step, Watcher};
 use crate::model::{self, Model};
 use crate::network::Fate;
 use crate::random::Random;
-use crate::shard::{Ask, Call, Request, Told, Wanted, WatchEvent};
+use crate::scenario::Workload;
+use crate::shard::{Ask, Call, Outcome, Request, Told, Wanted, WatchEvent};
 use crate::world::{Event, Phase, Whose, World};
 
 /// The most watches and leases that a client has.
 const WATCHES_MAX: usize = 4;
 const LEASES_MAX: usize = 3;
+/// How many groups of keys there are where requests keep to groups, and the keys of each.
+const GROUPS: u64 = 5;
+const GROUP_KEYS: u64 = 3;
 
 /// A connection.
 #[derive(Clone, Copy, Debug)]
@@ -47,22 +54,6 @@ struct Pending {
     granted: Option<i64>,
 }
 
-/// A watch.
-struct Watch {
-    key: Bytes,
-    range_end: Bytes,
-    /// The first main revision not told of; 0 until it is known.
-    next: i64,
-}
-
-impl Watch {
-    fn missed<'m>(&self, model: &'m Model, to: i64) -> Vec<&'m model::Change> {
-        let from = self.next.max(1);
-        let changes = model.changes(from, to).iter();
-        changes.filter(|c| model::contains(&self.key, &self.range_end, &c.key)).collect()
-    }
-}
-
 /// A client.
 pub struct Client {
     index: usize,
@@ -71,7 +62,7 @@ pub struct Client {
     connections: u64,
     next_op: u64,
     pending: BTreeMap<u64, Pending>,
-    watches: BTreeMap<u32, Watch>,
+    watches: BTreeMap<u32, Watcher>,
     next_watch: u32,
     leases: Vec<i64>,
 }
@@ -94,15 +85,15 @@ impl Client {
 
     /// Those of its watches that have not been told everything.
     pub fn behind(&self, model: &Model) -> Vec<String> {
-        let missed = |watch: &Watch| watch.missed(model, model.revision()).len();
+        let missed = |watch: &Watcher| watch.missed(model, model.revision()).len();
         self.watches
             .iter()
-            .filter(|(_, watch)| watch.next == 0 || missed(watch) > 0)
+            .filter(|(_, watch)| watch.next() == 0 || missed(watch) > 0)
             .map(|(id, watch)| {
                 format!(
                     "{id} of client {}, next {}, {} events, {:?}",
                     self.index,
-                    watch.next,
+                    watch.next(),
                     missed(watch),
                     self.connection
                 )
@@ -318,6 +309,59 @@ impl Client {
             _ => read(self.read(keys, model)),
         }
     }
+
+    /// A request within one of the small groups of keys.
+    fn group_wish(&mut self) -> (Ask, bool) {
+        let group = self.random.below(GROUPS);
+        let all = || {
+            let (key, range_end) = (format!("g{group}/"), format!("g{group}0"));
+            (Bytes::from(key), Bytes::from(range_end))
+        };
+        let write = |wish: Wish| (Ask::Propose(wish, Lane::Ordinary), true);
+        match self.random.below(100) {
+            0..35 => {
+                let (key, value) = (self.group_key(group), self.value());
+                let prev_kv = self.random.chance(0.3);
+                write(Wish::Put(PutRequest { key, value, prev_kv, ..PutRequest::default() }))
+            }
+            35..45 => {
+                let one = (self.group_key(group), Bytes::new());
+                let (key, range_end) = if self.random.chance(0.3) { all() } else { one };
+                let prev_kv = self.random.chance(0.3);
+                write(Wish::DeleteRange(DeleteRangeRequest { key, range_end, prev_kv }))
+            }
+            45..65 => {
+                let compare = Compare {
+                    key: self.group_key(group),
+                    result: CompareResult::Equal as i32,
+                    target: CompareTarget::Version as i32,
+                    target_union: Some(TargetUnion::Version(self.random.below(3) as i64)),
+                    ..Compare::default()
+                };
+                let put = |place: u64| {
+                    let key = format!("g{group}/{place}").into();
+                    let value = format!("{}:{}:{place}", self.index, self.next_op).into();
+                    let put = PutRequest { key, value, ..PutRequest::default() };
+                    RequestOp { request: Some(Op::RequestPut(put)) }
+                };
+                let success = vec![put(0), put(1)];
+                let (key, range_end) = all();
+                let range = RangeRequest { key, range_end, ..RangeRequest::default() };
+                let failure = vec![RequestOp { request: Some(Op::RequestRange(range)) }];
+                write(Wish::Txn(TxnRequest { compare: vec![compare], success, failure }))
+            }
+            _ => {
+                let one = (self.group_key(group), Bytes::new());
+                let (key, range_end) = if self.random.chance(0.3) { all() } else { one };
+                let range = RangeRequest { key, range_end, ..RangeRequest::default() };
+                (Ask::Read(Wanted::Range(range)), false)
+            }
+        }
+    }
+
+    fn group_key(&mut self, group: u64) -> Bytes {
+        format!("g{group}/{}", self.random.below(GROUP_KEYS)).into()
+    }
 }
 
 impl World {
@@ -330,7 +374,7 @@ impl World {
             self.reconnect(c);
         }
         let (keys, members) = (self.scenario.keys, self.scenario.members as u64);
-        let phase = self.phase;
+        let (phase, workload) = (self.phase, self.scenario.workload);
         let client = &mut self.clients[c];
         client.next_op += 1;
         let op = client.next_op;
@@ -340,7 +384,10 @@ impl World {
         let model = &self.truth.model;
         let client = &mut self.clients[c];
         let (ask, is_write) = match phase {
-            Phase::Storm => client.wish(keys, model, members),
+            Phase::Storm => match workload {
+                Workload::Everything => client.wish(keys, model, members),
+                Workload::Groups => client.group_wish(),
+            },
             Phase::Write => {
                 let put = PutRequest {
                     key: Bytes::from_static(b"a/probe"),
@@ -359,6 +406,11 @@ impl World {
         client.pending.insert(op, Pending { is_write, is_probe, granted: None });
         let patience = client.random.between(700_000, 4_000_000);
         self.figures.operations += 1;
+        if let Some(recorder) = &mut self.recorder
+            && let Some(request) = request_of(&ask)
+        {
+            recorder.on_call(c, op, self.now, request);
+        }
         self.after(patience, Whose::World, Event::Patience(c, op));
         self.ask(c, op, ask);
     }
@@ -468,17 +520,19 @@ impl World {
         if !self.members[member].is_up() {
             return self.break_connection(c, number);
         }
-        let resumed: Vec<(u32, Ask)> = self.clients[c]
-            .watches
-            .iter()
-            .map(|(id, watch)| {
-                let (key, range_end) = (watch.key.clone(), watch.range_end.clone());
-                (*id, Ask::Watch { id: *id, key, range_end, from: watch.next })
-            })
-            .collect();
-        for (_, ask) in resumed {
-            self.ask(c, 0, ask);
+        let watches = self.clients[c].watches.iter_mut();
+        let resumed: Vec<_> = watches.map(|(id, watch)| (*id, watch.resume())).collect();
+        for (id, asked) in resumed {
+            self.ask_watch(c, id, asked);
         }
+    }
+
+    fn ask_watch(&mut self, c: usize, id: u32, asked: WatchCreateRequest) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.on_watch(c, id, Step::Asked(asked.clone()));
+        }
+        let WatchCreateRequest { key, range_end, start_revision: from, .. } = asked;
+        self.ask(c, 0, Ask::Watch { id, key, range_end, from });
     }
 
     fn change_watches(&mut self, c: usize) {
@@ -499,10 +553,16 @@ impl World {
         };
         client.next_watch += 1;
         let id = client.next_watch;
-        let watch = Watch { key: key.clone(), range_end: range_end.clone(), next: from };
-        client.watches.insert(id, watch);
+        let asked = WatchCreateRequest {
+            key,
+            range_end,
+            start_revision: from,
+            prev_kv: true,
+            ..WatchCreateRequest::default()
+        };
+        client.watches.insert(id, Watcher::new(asked.clone()));
         self.figures.watches += 1;
-        self.ask(c, 0, Ask::Watch { id, key, range_end, from });
+        self.ask_watch(c, id, asked);
     }
 
     /// A client waits no longer: the outcome is unknown, and perhaps another member is better.
@@ -528,49 +588,74 @@ impl World {
             return;
         }
         match told {
-            Told::Outcome { op, outcome } => self.on_outcome(c, op, outcome.is_done()),
+            Told::Outcome { op, outcome } => self.on_outcome(c, op, &outcome),
             Told::Created { id, from } => {
-                if let Some(watch) = self.clients[c].watches.get_mut(&id)
-                    && watch.next == 0
-                {
-                    watch.next = from;
-                }
+                let header = model::header(from - 1);
+                let created = WatchResponse { header, created: true, ..Default::default() };
+                self.on_watch(c, id, created);
             }
             Told::Events { id, events } => {
                 self.figures.watch_events += events.len() as u64;
-                let kept = self.check_events(c, id, &events);
-                self.expect(kept);
+                match self.response_of(&events) {
+                    Ok(response) => self.on_watch(c, id, response),
+                    Err(why) => self.violate(format!("watch {id} of client {c}: {why}")),
+                }
             }
             Told::Progress { id, revision } => {
-                let model = &self.truth.model;
-                let Some(watch) = self.clients[c].watches.get_mut(&id) else { return };
-                let missed = watch.missed(model, revision).len();
-                let known = model.revision();
-                if watch.next > 0 && missed > 0 || revision > known {
-                    self.violate(format!(
-                        "watch {id} of client {c} was told of progress to {revision}, but not of {missed} events; \
-                         revision {known} is committed"
-                    ));
-                } else if watch.next > 0 {
-                    watch.next = watch.next.max(revision + 1);
-                }
+                let header = model::header(revision);
+                self.on_watch(c, id, WatchResponse { header, ..Default::default() });
             }
             Told::Canceled { id, mark } => {
-                let known = self.truth.model.mark();
-                let Some(watch) = self.clients[c].watches.remove(&id) else { return };
-                if mark > known || watch.next >= mark {
-                    self.violate(format!(
-                        "watch {id} of client {c} at {} was cancelled for the mark {mark}; the mark is {known}",
-                        watch.next
-                    ));
+                let canceled = WatchResponse {
+                    canceled: true,
+                    compact_revision: mark,
+                    ..WatchResponse::default()
+                };
+                self.on_watch(c, id, canceled);
+                if self.clients[c].watches.remove(&id).is_some() {
+                    self.figures.canceled += 1;
                 }
-                self.figures.canceled += 1;
             }
         }
     }
 
-    fn on_outcome(&mut self, c: usize, op: u64, ok: bool) {
+    /// A watch is told what the model says comes next.
+    fn on_watch(&mut self, c: usize, id: u32, response: WatchResponse) {
+        let Some(watch) = self.clients[c].watches.get_mut(&id) else { return };
+        if let Err(broken) = watch.on_response(&self.truth.model, &response) {
+            self.violate(format!("watch {id} of client {c}: {broken}"));
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.on_watch(c, id, Step::Told(response));
+        }
+    }
+
+    /// Events as a watcher's client reads them.
+    fn response_of(&self, events: &[WatchEvent]) -> Result<WatchResponse, prost::DecodeError> {
+        let mut response = WatchResponse::default();
+        for event in events {
+            let kv = KeyValue::decode(event.kv.clone())?;
+            let prev_kv = match &event.previous {
+                Ok(previous) => previous.clone().map(KeyValue::decode).transpose()?,
+                // Whoever could not read it is about to end, and is believed.
+                Err(()) => {
+                    let mut changes = self.truth.model.changes(event.main, event.main).iter();
+                    changes.find(|change| change.key == kv.key).and_then(|c| c.previous.clone())
+                }
+            };
+            let kind = if event.is_put { EventType::Put } else { EventType::Delete };
+            response.events.push(WatchedEvent { r#type: kind as i32, kv: Some(kv), prev_kv });
+        }
+        response.header = model::header(events.last().map_or(0, |event| event.main));
+        Ok(response)
+    }
+
+    fn on_outcome(&mut self, c: usize, op: u64, outcome: &Outcome) {
         let Some(pending) = self.clients[c].pending.remove(&op) else { return };
+        if let Some(recorder) = &mut self.recorder {
+            recorder.on_outcome(c, op, self.now, outcome);
+        }
+        let ok = outcome.is_done();
         if let Some(lease) = pending.granted {
             let client = &mut self.clients[c];
             client.leases.push(lease);
@@ -597,48 +682,23 @@ impl World {
         let rest = if ok { rest } else { rest.max(50_000) };
         self.after(rest, Whose::World, Event::Step(c));
     }
+}
 
-    /// What a watch is told is what the model says comes next: all of it, once, in order, whole revisions.
-    fn check_events(&mut self, c: usize, id: u32, events: &[WatchEvent]) -> Result<(), String> {
-        let model = &self.truth.model;
-        let Some(watch) = self.clients[c].watches.get_mut(&id) else { return Ok(()) };
-        let last = events.last().map_or(0, |event| event.main);
-        let wanted = watch.missed(model, last);
-        let told = |why: String| {
-            Err(format!("watch {id} of client {c}, next {}, up to {last}: {why}", watch.next))
-        };
-        if watch.next == 0 {
-            return told("events came before it was created".to_owned());
-        }
-        if last > model.revision() {
-            return told(format!("only revision {} is committed", model.revision()));
-        }
-        if wanted.len() != events.len() {
-            let got: Vec<i64> = events.iter().map(|event| event.main).collect();
-            let want: Vec<i64> = wanted.iter().map(|change| change.main).collect();
-            return told(format!("events at {got:?} came, those at {want:?} happened"));
-        }
-        for (got, want) in events.iter().zip(wanted) {
-            let kv = KeyValue::decode(got.kv.clone());
-            if (got.main, got.is_put) != (want.main, want.is_put) || kv.as_ref() != Ok(&want.kv) {
-                return told(format!("{kv:?} at {} came, {want:?} happened", got.main));
-            }
-            let compacted = got.main - 1 < model.mark();
-            let fits = match (&got.previous, &want.previous) {
-                (Err(()), _) | (Ok(None), None) => true,
-                (Ok(None), Some(_)) => compacted,
-                (Ok(Some(bytes)), want) => {
-                    KeyValue::decode(bytes.clone()).ok().as_ref() == want.as_ref()
-                }
-            };
-            if !fits {
-                return told(format!(
-                    "before {} there was {:?}, and {:?} came",
-                    want.main, want.previous, got.previous
-                ));
-            }
-        }
-        watch.next = last + 1;
-        Ok(())
-    }
+/// What a history says of a request, if it is one that a history knows.
+fn request_of(ask: &Ask) -> Option<history::Request> {
+    use history::Request;
+    Some(match ask {
+        Ask::Propose(wish, _) => match wish.clone() {
+            Wish::Put(put) => Request::Put(put),
+            Wish::DeleteRange(delete) => Request::DeleteRange(delete),
+            Wish::Txn(txn) => Request::Txn(txn),
+            Wish::Compact(compaction) => Request::Compact(compaction),
+            Wish::LeaseGrant(grant) => Request::LeaseGrant(grant),
+            Wish::LeaseRevoke(revoke) => Request::LeaseRevoke(revoke),
+            _ => return None,
+        },
+        Ask::Read(Wanted::Range(range)) => Request::Range(range.clone()),
+        Ask::Read(Wanted::Txn(txn, _)) => Request::Txn(txn.clone()),
+        _ => return None,
+    })
 }

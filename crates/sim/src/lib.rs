@@ -19,11 +19,13 @@ mod checker;
 mod client;
 mod disk;
 mod faults;
+pub mod history;
 pub mod lab;
 mod member;
 mod model;
 mod network;
 mod random;
+mod recorder;
 mod report;
 mod scenario;
 mod script;
@@ -33,8 +35,10 @@ mod world;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+pub use model::Model;
+pub use recorder::{Judgement, Recording};
 pub use report::{Figures, Report, Verdict};
-pub use scenario::{FAULTS, Fault, MUTANTS, Mutant};
+pub use scenario::{FAULTS, Fault, MUTANTS, Mutant, Workload};
 
 use scenario::Scenario;
 use world::World;
@@ -54,10 +58,23 @@ pub fn keep_panics_quiet() {
 
 /// Runs a seed whose storm lasts so many simulated seconds, with a defect put in or without.
 pub fn run(seed: u64, seconds: u64, mutant: Option<Mutant>) -> Report {
-    let scenario = Scenario::draw(seed, seconds * 1_000_000, mutant);
-    let enabled = scenario.faults.clone();
+    run_world(&mut World::new(Scenario::draw(seed, seconds * 1_000_000, mutant)))
+}
+
+/// Runs a seed and keeps what its clients asked and were told, and the log that its members agreed on.
+pub fn record(seed: u64, seconds: u64, workload: Workload) -> Recording {
+    let mut scenario = Scenario::draw(seed, seconds * 1_000_000, None);
+    scenario.workload = workload;
+    let lease_ttl_min = scenario.lease_ttl_min();
     let mut world = World::new(scenario);
-    world.figures.enabled = enabled;
+    world.recorder = Some(Box::default());
+    let report = run_world(&mut world);
+    let recorder = world.recorder.take().expect("it was put there");
+    recorder.finish(report, lease_ttl_min)
+}
+
+fn run_world(world: &mut World) -> Report {
+    world.figures.enabled = world.scenario.faults.clone();
     PANIC.with(|panic| *panic.borrow_mut() = None);
     // What a panic leaves behind is only looked at to tell of it.
     let result = catch_unwind(AssertUnwindSafe(|| world.run()));

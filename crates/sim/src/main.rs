@@ -5,10 +5,11 @@
 //!   sim --seed N --seeds M [--seconds S]       M seeds from N on
 //!   sim --check-determinism [--seeds M]        seeds twice: their hashes must be equal
 //!   sim --mutants                              each deliberate defect must be found within 50 seeds
+//!   sim --histories [--seeds M]                what clients were told, recorded and judged afterwards
 //! ```
 //!
 //! It ends with 1 if a promise was broken, a mutant survived or a hash differed, and with 2 if more than two in a
-//! hundred seeds were inconclusive.
+//! hundred seeds were inconclusive, or histories undecided.
 
 // Threads live here alone, and share nothing but the number of the next seed: each runs whole seeds. The clock is
 // for the speed in the summary; no seed ever sees it.
@@ -19,9 +20,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc;
 use std::time::Instant;
 
-use sim::{Figures, MUTANTS, Mutant, Report, Verdict};
+use sim::{Figures, Judgement, MUTANTS, Mutant, Report, Verdict, Workload};
 
-const USAGE: &str = "usage: sim [--seed N] [--seeds M] [--seconds S] [--threads T] [--check-determinism] [--mutants]";
+const USAGE: &str = "usage: sim [--seed N] [--seeds M] [--seconds S] [--threads T] [--check-determinism] [--mutants] [--histories]";
 /// Within so many seeds a mutant must be found.
 const MUTANT_SEEDS: u64 = 50;
 /// So many seeds in a hundred may be inconclusive.
@@ -34,6 +35,7 @@ struct Options {
     threads: usize,
     determinism: bool,
     mutants: bool,
+    histories: bool,
 }
 
 fn options() -> Result<Options, String> {
@@ -44,6 +46,7 @@ fn options() -> Result<Options, String> {
         threads: 2,
         determinism: false,
         mutants: false,
+        histories: false,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -63,6 +66,7 @@ fn options() -> Result<Options, String> {
             "--threads" => options.threads = number()?.clamp(1, 64) as usize,
             "--check-determinism" => options.determinism = true,
             "--mutants" => options.mutants = true,
+            "--histories" => options.histories = true,
             other => return Err(format!("unknown argument {other}")),
         }
     }
@@ -82,6 +86,8 @@ fn main() -> ExitCode {
         mutants(&options)
     } else if options.determinism {
         determinism(&options)
+    } else if options.histories {
+        histories(&options)
     } else {
         match options.seeds {
             None => one(&options),
@@ -182,6 +188,40 @@ fn determinism(options: &Options) -> ExitCode {
     });
     println!("{seeds} seeds of {} s twice, {differ} differ", options.seconds);
     if differ == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+/// Each seed twice: with everything that clients can ask, which the witness judges, and with requests that keep to groups of
+/// keys, which the search judges too.
+fn histories(options: &Options) -> ExitCode {
+    let seeds = options.seeds.unwrap_or(10);
+    let judged = |seed| {
+        let everything = sim::record(seed, options.seconds, Workload::Everything).judge();
+        let groups = sim::record(seed, options.seconds, Workload::Groups).judge();
+        (seed, [everything, groups])
+    };
+    let (mut sum, mut broken) = (Judgement::default(), 0u64);
+    run_all(options, seeds, &judged, &mut |(seed, judgements)| {
+        for (judgement, workload) in judgements.into_iter().zip(["everything", "groups"]) {
+            if let Some(what) = &judgement.broken {
+                broken += 1;
+                println!("BROKEN         seed {seed}, {workload}: {what}");
+            }
+            sum.add(&judgement);
+        }
+        true
+    });
+    println!("seeds          {seeds} from {} on, {broken} histories broken", options.seed);
+    println!("witness        {} operations, {} of unknown outcome", sum.operations, sum.unknown);
+    println!(
+        "search         {} operations in {} histories, {} undecided",
+        sum.searched, sum.searches, sum.undecided
+    );
+    println!("watches        {}, {} events", sum.watches, sum.events);
+    match (broken, sum.undecided * 100 > sum.searches * INCONCLUSIVE_PERCENT) {
+        (0, false) => ExitCode::SUCCESS,
+        (0, true) => ExitCode::from(2),
+        _ => ExitCode::from(1),
+    }
 }
 
 fn mutants(options: &Options) -> ExitCode {

@@ -525,7 +525,14 @@ impl World {
                 _ => &[],
             };
             for entry in entries {
+                let known = self.truth.committed();
                 let kept = self.truth.on_committed(m, entry, self.now);
+                if let Some(recorder) = &mut self.recorder
+                    && self.truth.committed() > known
+                    && entry.kind == raft::EntryKind::Normal
+                {
+                    recorder.on_committed(&entry.data);
+                }
                 self.expect(kept);
             }
         }

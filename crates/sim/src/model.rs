@@ -20,31 +20,14 @@ use proto::etcdserverpb::{
 };
 use proto::mvccpb::KeyValue;
 
+use crate::history::{Answer, Request};
+
 /// etcd's texts of the refusals that can occur here.
 const KEY_NOT_FOUND: &str = "etcdserver: key not found";
 const LEASE_NOT_FOUND: &str = "etcdserver: requested lease not found";
 const LEASE_EXISTS: &str = "etcdserver: lease already exists";
-const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
-const FUTURE: &str = "etcdserver: mvcc: required revision is a future revision";
-
-/// The reply that a command must get: the public response message with a header that holds the revision alone.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Reply {
-    /// Nobody is told anything.
-    Nothing,
-    /// Of a put.
-    Put(PutResponse),
-    /// Of a delete.
-    DeleteRange(DeleteRangeResponse),
-    /// Of a transaction.
-    Txn(TxnResponse),
-    /// Of a compaction.
-    Compact(CompactionResponse),
-    /// Of a grant.
-    LeaseGrant(LeaseGrantResponse),
-    /// Of a revoke.
-    LeaseRevoke(LeaseRevokeResponse),
-}
+pub const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
+pub const FUTURE: &str = "etcdserver: mvcc: required revision is a future revision";
 
 /// What an entry led to.
 #[derive(Clone, Debug)]
@@ -53,8 +36,9 @@ pub struct Outcome {
     pub id: u64,
     /// The revision after it.
     pub revision: i64,
-    /// The reply, or the text of the refusal.
-    pub reply: Result<Reply, &'static str>,
+    /// The public response message, with a header that holds the revision alone, or the text of the refusal; there is
+    /// none to what no client asks.
+    pub reply: Result<Option<Answer>, &'static str>,
     /// The lease that it ended.
     pub revoked: Option<i64>,
     /// The lease that it granted.
@@ -157,18 +141,23 @@ impl Model {
 
     /// Takes the next entry in. `data` is what a normal entry carries; `None` stands for a membership change.
     pub fn apply(&mut self, data: Option<&Bytes>) -> &Outcome {
+        let request = data.filter(|data| !data.is_empty()).map(|data| {
+            InternalRaftRequest::decode(data.clone())
+                .expect("the simulator's own proposals are protobuf")
+        });
+        self.take(request)
+    }
+
+    /// Takes the next entry in; `None` stands for one that asks for nothing.
+    pub fn take(&mut self, request: Option<InternalRaftRequest>) -> &Outcome {
         let mut outcome = Outcome {
             id: 0,
             revision: self.revision,
-            reply: Ok(Reply::Nothing),
+            reply: Ok(None),
             revoked: None,
             granted: None,
         };
-        if let Some(data) = data
-            && !data.is_empty()
-        {
-            let request = InternalRaftRequest::decode(data.clone())
-                .expect("the simulator's own proposals are protobuf");
+        if let Some(request) = request {
             outcome.id = request.header.as_ref().map_or(0, |header| header.id);
             outcome.reply = self.execute(request, &mut outcome.revoked, &mut outcome.granted);
         }
@@ -182,13 +171,13 @@ impl Model {
         request: InternalRaftRequest,
         revoked: &mut Option<i64>,
         granted: &mut Option<i64>,
-    ) -> Result<Reply, &'static str> {
+    ) -> Result<Option<Answer>, &'static str> {
         let mut write = Write { main: self.revision + 1, sub: 0 };
         let reply = if let Some(put) = request.put {
             self.check_put(&put)?;
-            Reply::Put(self.put(&put, &mut write))
+            Answer::Put(self.put(&put, &mut write))
         } else if let Some(delete) = request.delete_range {
-            Reply::DeleteRange(self.delete(&delete, &mut write))
+            Answer::DeleteRange(self.delete(&delete, &mut write))
         } else if let Some(txn) = request.txn {
             let mut path = Vec::new();
             self.compare(&txn, &mut path);
@@ -196,7 +185,7 @@ impl Model {
             self.check_txn(&txn, &mut path.iter(), &mut gone)?;
             let mut answer = self.txn(&txn, &mut path.iter(), &mut write);
             answer.header = header(write.revision());
-            Reply::Txn(answer)
+            Answer::Txn(answer)
         } else if let Some(compaction) = request.compaction {
             if compaction.revision <= self.mark {
                 return Err(COMPACTED);
@@ -206,7 +195,7 @@ impl Model {
             }
             self.mark = compaction.revision;
             self.marks.push((self.revision, self.mark));
-            Reply::Compact(CompactionResponse { header: header(self.revision) })
+            Answer::Compact(CompactionResponse { header: header(self.revision) })
         } else if let Some(grant) = request.lease_grant {
             if self.leases.contains_key(&grant.id) {
                 return Err(LEASE_EXISTS);
@@ -214,7 +203,7 @@ impl Model {
             let ttl = grant.ttl.max(self.lease_ttl_min);
             self.leases.insert(grant.id, Lease { ttl, keys: BTreeSet::new() });
             *granted = Some(grant.id);
-            Reply::LeaseGrant(LeaseGrantResponse {
+            Answer::LeaseGrant(LeaseGrantResponse {
                 header: header(self.revision),
                 id: grant.id,
                 ttl,
@@ -227,14 +216,14 @@ impl Model {
             }
             self.leases.remove(&revoke.id);
             *revoked = Some(revoke.id);
-            Reply::LeaseRevoke(LeaseRevokeResponse { header: header(write.revision()) })
+            Answer::LeaseRevoke(LeaseRevokeResponse { header: header(write.revision()) })
         } else {
-            Reply::Nothing
+            return Ok(None);
         };
         if write.sub > 0 {
             self.revision = write.main;
         }
-        Ok(reply)
+        Ok(Some(reply))
     }
 
     fn check_put(&self, put: &PutRequest) -> Result<(), &'static str> {
@@ -416,18 +405,60 @@ impl Model {
         self.range_at(range, at, current)
     }
 
-    /// The answer to a transaction of ranges alone at `current`.
-    pub fn read_txn(&self, txn: &TxnRequest, current: i64) -> TxnResponse {
+    /// The answer at revision `current` to a request that changes nothing then; `None` if it changes something, or is
+    /// about more than keys.
+    pub fn answer(&self, request: &Request, current: i64) -> Option<Answer> {
+        match request {
+            Request::Range(range) => Some(Answer::Range(self.range(range, current))),
+            Request::Txn(txn) => self.quiet_txn(txn, current).map(Answer::Txn),
+            Request::DeleteRange(delete) => {
+                self.quiet_delete(delete, current).map(Answer::DeleteRange)
+            }
+            _ => None,
+        }
+    }
+
+    /// The answer at `current` to a transaction that changes nothing then.
+    pub fn quiet_txn(&self, txn: &TxnRequest, current: i64) -> Option<TxnResponse> {
+        let mut answer = self.quiet_branch(txn, current)?;
+        answer.header = header(current);
+        Some(answer)
+    }
+
+    fn quiet_branch(&self, txn: &TxnRequest, current: i64) -> Option<TxnResponse> {
         let succeeded = txn.compare.iter().all(|compare| self.holds(compare, current));
         let responses = branch(txn, succeeded)
             .iter()
-            .filter_map(|op| match &op.request {
-                Some(Op::RequestRange(range)) => Some(self.range(range, current)),
-                _ => None,
+            .map(|op| {
+                let response = match &op.request {
+                    None => None,
+                    Some(Op::RequestRange(range)) => {
+                        Some(OpAnswer::ResponseRange(self.range(range, current)))
+                    }
+                    Some(Op::RequestDeleteRange(delete)) => {
+                        Some(OpAnswer::ResponseDeleteRange(self.quiet_delete(delete, current)?))
+                    }
+                    Some(Op::RequestTxn(nested)) => {
+                        Some(OpAnswer::ResponseTxn(self.quiet_branch(nested, current)?))
+                    }
+                    Some(Op::RequestPut(_)) => return None,
+                };
+                Some(ResponseOp { response })
             })
-            .map(|answer| ResponseOp { response: Some(OpAnswer::ResponseRange(answer)) })
-            .collect();
-        TxnResponse { header: header(current), succeeded, responses }
+            .collect::<Option<Vec<ResponseOp>>>()?;
+        Some(TxnResponse { header: header(0), succeeded, responses })
+    }
+
+    fn quiet_delete(
+        &self,
+        delete: &DeleteRangeRequest,
+        current: i64,
+    ) -> Option<DeleteRangeResponse> {
+        let is_nothing = self.live(&delete.key, &delete.range_end, current).is_empty();
+        is_nothing.then(|| DeleteRangeResponse {
+            header: header(current),
+            ..DeleteRangeResponse::default()
+        })
     }
 
     fn range_at(&self, range: &RangeRequest, at: i64, current: i64) -> RangeResponse {

@@ -111,6 +111,16 @@ impl Mutant {
     }
 }
 
+/// What the clients of a storm ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workload {
+    /// Everything.
+    Everything,
+    /// Puts, deletes, reads and transactions of current keys, each within one of a few small groups of keys: what an
+    /// order can be searched for.
+    Groups,
+}
+
 /// What a seed is about.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -142,6 +152,8 @@ pub struct Scenario {
     pub fault_gap_us: u64,
     /// How many keys there are.
     pub keys: u64,
+    /// What clients ask.
+    pub workload: Workload,
     /// The defect put in.
     pub mutant: Option<Mutant>,
     /// What all members are told at their start.
@@ -187,6 +199,7 @@ impl Scenario {
             } else {
                 random.between(6, 40)
             },
+            workload: Workload::Everything,
             mutant,
             config: config(&mut random, tick_ms),
         }

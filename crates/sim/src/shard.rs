@@ -11,16 +11,16 @@ use bytes::Bytes;
 use mvcc::{
     Event as Change, Filter, History, KeyRange, Lagging, Portion, ReadError, Reader, WatcherSet,
 };
-use prost::Message as _;
-use proto::etcdserverpb::{RangeRequest, RangeResponse, TxnRequest, TxnResponse};
+use proto::etcdserverpb::{RangeRequest, TxnRequest};
 use raft::{Index, NodeId};
 use replica::{
-    Answer, Asker, Input, Lane, LeaseAnswer, LeaseAsk, LeaseQuestion, LeaseRefusal, LeaseTime,
-    Proposal, Proposals, ReadBatch, ReadWaits, Refusal, Shard, ToShard, Waiters,
+    Asker, Input, Lane, LeaseAnswer, LeaseAsk, LeaseQuestion, LeaseRefusal, LeaseTime, Proposal,
+    Proposals, ReadBatch, ReadWaits, Refusal, Shard, ToShard, Waiters,
 };
 use state_machine::{Caller, Command, Effort, Error, Reply, Request as Wish};
 
-use crate::checker::strip;
+use crate::checker::answer_of;
+use crate::history::Answer;
 use crate::scenario::Mutant;
 use crate::world::{Event, Whose, World};
 
@@ -195,7 +195,7 @@ pub enum ShardEvent {
     /// A client's request.
     Request(Request),
     /// The replica's answers.
-    Answers(Vec<Answer>),
+    Answers(Vec<replica::Answer>),
     /// What apply has done.
     Applied(Box<ToShard>),
     /// A stretch of history that a read thread has read.
@@ -429,7 +429,8 @@ impl World {
         }
     }
 
-    fn on_answer(&mut self, m: usize, s: usize, answer: Answer) {
+    fn on_answer(&mut self, m: usize, s: usize, answer: replica::Answer) {
+        use replica::Answer;
         let Some(shard) = self.shard(m, s) else { return };
         match answer {
             Answer::Refused { id, why } => {
@@ -490,8 +491,10 @@ impl World {
             let Some(call) = self.shard(m, s).and_then(|shard| shard.waiters.take(reply.id)) else {
                 continue;
             };
-            let kept = self.truth.on_reply(&reply);
-            self.expect(kept);
+            match self.truth.on_reply(&reply) {
+                Ok(answer) => self.note_answer(call, answer),
+                Err(broken) => self.violate(broken),
+            }
             self.figures.checked += 1;
             self.remember(Some(m), "replies", call.op, reply.revision as u64);
             if let Ok(Reply::LeaseGrant { id, .. }) = reply.result {
@@ -532,8 +535,10 @@ impl World {
                 self.soon(m, delay, Event::ReadThread(s as u8, errand));
             }
             Ok(state_machine::Answer::Ready(reply)) => {
-                let kept = self.check_read(m, &call, &wanted, &reply);
-                self.expect(kept);
+                match self.check_read(m, &call, &wanted, &reply) {
+                    Ok(answer) => self.note_answer(call, Some(answer)),
+                    Err(broken) => self.violate(broken),
+                }
                 self.figures.checked += 1;
                 self.tell_outcome(m, call, Outcome::Done(Some(Box::new(reply))));
             }
@@ -545,46 +550,35 @@ impl World {
         }
     }
 
+    fn note_answer(&mut self, call: Call, answer: Option<Answer>) {
+        if let (Some(recorder), Some(answer)) = (&mut self.recorder, answer) {
+            recorder.on_answer(call.client, call.op, answer);
+        }
+    }
+
     fn check_read(
-        &mut self,
+        &self,
         m: usize,
         call: &Call,
         wanted: &Wanted,
         reply: &Reply,
-    ) -> Result<(), String> {
+    ) -> Result<Answer, String> {
         let model = &self.truth.model;
         let running = self.members[m].running.as_ref();
         let header = running.map(|running| running.header(m as u64 + 1, 0));
-        let bytes = reply.to_bytes(&header.expect("whoever reads is up"));
-        let unreadable = |error| format!("a reply cannot be read: {error}");
-        let (at, revision);
-        match wanted {
+        let got = answer_of(reply, &header.expect("whoever reads is up"))
+            .map_err(|error| format!("a reply cannot be read: {error}"))?
+            .ok_or("a read is answered as something else")?;
+        let revision = got.revision();
+        let (at, want) = match wanted {
             Wanted::Range(range) => {
-                let mut got = RangeResponse::decode(bytes).map_err(unreadable)?;
-                strip(&mut got.header);
-                revision = got.header.map_or(0, |header| header.revision);
-                at = if range.revision > 0 { range.revision } else { revision };
-                let want = model.range(range, revision);
-                if got != want {
-                    return Err(format!(
-                        "member {} answers {range:?} with {got:?}, not {want:?}",
-                        m + 1
-                    ));
-                }
+                let at = if range.revision > 0 { range.revision } else { revision };
+                (at, Some(Answer::Range(model.range(range, revision))))
             }
-            Wanted::Txn(txn, _) => {
-                let mut got = TxnResponse::decode(bytes).map_err(unreadable)?;
-                strip(&mut got.header);
-                revision = got.header.map_or(0, |header| header.revision);
-                at = revision;
-                let want = model.read_txn(txn, revision);
-                if got != want {
-                    return Err(format!(
-                        "member {} answers {txn:?} with {got:?}, not {want:?}",
-                        m + 1
-                    ));
-                }
-            }
+            Wanted::Txn(txn, _) => (revision, model.quiet_txn(txn, revision).map(Answer::Txn)),
+        };
+        if want.as_ref() != Some(&got) {
+            return Err(format!("member {} answers {got:?}, not {want:?}", m + 1));
         }
         if revision > model.revision() {
             return Err(format!(
@@ -605,7 +599,7 @@ impl World {
                 call.mark
             ));
         }
-        Ok(())
+        Ok(got)
     }
 
     fn check_refused_read(

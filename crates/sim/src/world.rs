@@ -16,6 +16,7 @@ use crate::member::{Member, Transfer, Worker};
 use crate::model;
 use crate::network::Network;
 use crate::random::{Digest, Random};
+use crate::recorder::Recorder;
 use crate::report::{Figures, Report, Verdict};
 use crate::scenario::Scenario;
 use crate::script::Script;
@@ -232,6 +233,8 @@ pub struct World {
     pub delays: Random,
     /// The hand of an experiment, if this world is one's.
     pub script: Option<Box<Script>>,
+    /// Keeps what clients ask and are told, if somebody wants it.
+    pub recorder: Option<Box<Recorder>>,
     queue: BinaryHeap<Reverse<Entry>>,
     sequence: u64,
     ties: Random,
@@ -265,6 +268,7 @@ impl World {
             phase: Phase::Storm,
             delays: root.child("delays", 0),
             script: None,
+            recorder: None,
             queue: BinaryHeap::new(),
             sequence: 0,
             ties: root.child("ties", 0),

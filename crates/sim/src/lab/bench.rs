@@ -17,7 +17,7 @@ use state_machine::{Reply, Request as Wish};
 
 use crate::checker::CLUSTER;
 use crate::lab::telling;
-use crate::scenario::{Mutant, Scenario};
+use crate::scenario::{Mutant, Scenario, Workload};
 use crate::script::{Script, What};
 use crate::shard::{Ask, Outcome, Told, Wanted};
 use crate::world::World;
@@ -740,6 +740,7 @@ fn scenario(seed: u64, mutant: Option<Mutant>) -> Scenario {
         faults: Vec::new(),
         fault_gap_us: u64::MAX,
         keys: 1,
+        workload: Workload::Everything,
         mutant,
         config,
     }
