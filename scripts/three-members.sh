@@ -19,4 +19,5 @@ start infra1 http://127.0.0.1:2480 http://127.0.0.1:2479
 start infra2 http://127.0.0.1:2580 http://127.0.0.1:2579
 trap 'kill $(jobs -p) 2>/dev/null || true' INT TERM
 echo "three members: 127.0.0.1:2379 127.0.0.1:2479 127.0.0.1:2579; logs in infra0.log infra1.log infra2.log"
-wait
+# A signal interrupts it; it is over when all members have ended.
+until wait; do :; done
