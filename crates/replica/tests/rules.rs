@@ -394,30 +394,6 @@ fn a_slow_follower_is_fed_from_disk() {
     assert_eq!(house.node(away).hash(), house.node(leader).hash());
 }
 
-fn away_and_released(count: usize) -> (House, NodeId, NodeId) {
-    let mut house = House::with(&[1, 2, 3], |mut config| {
-        config.snapshot_count = 20;
-        config.snapshot_catchup_entries = 5;
-        config.segment_bytes = SegmentBytes { wal: 4 << 10, store: 16 << 10 };
-        config
-    });
-    let leader = house.elect();
-    house.ticks(2);
-    let away = house.followers(leader)[0];
-    house.node(leader).put("before", "1");
-    house.node(leader).propose(grant_request(77, 600));
-    house.settle();
-    house.node(away).kill();
-    for n in 0..count {
-        house.node(leader).put(&format!("k{}", n % 20), &format!("{n}-{}", "v".repeat(400)));
-        house.settle();
-    }
-    house.node(leader).propose(delete_request("before"));
-    house.settle();
-    house.ticks(15);
-    (house, leader, away)
-}
-
 #[test]
 fn a_member_that_was_away_gets_a_snapshot() {
     let (mut house, leader, away) = away_and_released(100);

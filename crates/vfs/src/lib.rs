@@ -2,7 +2,7 @@
 //!
 //! Everything below the server reaches a disk through [`Vfs`] and [`File`] alone. [`os::Os`] is the operating
 //! system; [`memory::Memory`] is a disk in memory that forgets, as a real one may, whatever was not synced.
-//! A crash can therefore be enumerated instead of hoped for.
+//! A crash can therefore be enumerated instead of hoped for ([`crash`]).
 //!
 //! What a caller may rely on, and nothing more:
 //!
@@ -23,6 +23,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod crash;
 pub mod memory;
 pub mod os;
 

@@ -27,6 +27,7 @@
 //! One lock guards the whole disk and is held for one call; a hook runs outside of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, ErrorKind};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -96,6 +97,8 @@ pub enum Failure {
     Errno(i32),
     /// A write writes its first bytes, so many, and fails with this error number; any other call does nothing.
     Short(usize, i32),
+    /// Not at all, it is told: a sync, of a file or a directory, does nothing and says that it has. Only syncs can lie.
+    Lie,
 }
 
 /// Something that was not synced and whose fate a power cut decides.
@@ -260,6 +263,24 @@ impl Memory {
         disk.stopped = false;
     }
 
+    /// A digest of all names, lengths and bytes that every call sees: equal for equal pictures of a disk.
+    pub fn image(&self) -> u64 {
+        let disk = self.disk();
+        let mut digest = DefaultHasher::new();
+        let by_path: BTreeMap<PathBuf, NodeId> =
+            disk.names.values().map(|&node| (disk.path_of(node), node)).collect();
+        for (path, node) in by_path {
+            path.hash(&mut digest);
+            if let Node::File(file) = &disk.nodes[&node] {
+                file.live.len.hash(&mut digest);
+                let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+                let sectors = file.live.sectors.iter().filter(|(_, bytes)| !is_zero(bytes));
+                sectors.for_each(|sector| sector.hash(&mut digest));
+            }
+        }
+        digest.finish()
+    }
+
     /// Rot: changes the byte at `offset` of a file, live and durable, by exclusive or. Panics if there is no
     /// such byte.
     pub fn rot(&self, path: &Path, offset: u64, mask: u8) {
@@ -337,8 +358,10 @@ pub type Hook = Arc<dyn Fn(&Operation) + Send + Sync>;
 
 impl From<Failure> for io::Error {
     fn from(failure: Failure) -> io::Error {
-        let (Failure::Errno(errno) | Failure::Short(_, errno)) = failure;
-        io::Error::from_raw_os_error(errno)
+        match failure {
+            Failure::Errno(errno) | Failure::Short(_, errno) => io::Error::from_raw_os_error(errno),
+            Failure::Lie => io::Error::other("only syncs can lie"),
+        }
     }
 }
 
@@ -454,10 +477,16 @@ impl Vfs for Memory {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut disk = self.enter(OperationKind::SyncDir, Target::Path(dir))?;
+        let (mut disk, failure) = self.begin(OperationKind::SyncDir, Target::Path(dir), 0, 0)?;
         let node = disk.directory(dir)?;
-        disk.sync_names(node);
-        Ok(())
+        match failure {
+            Some(Failure::Lie) => Ok(()),
+            Some(failure) => Err(failure.into()),
+            None => {
+                disk.sync_names(node);
+                Ok(())
+            }
+        }
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -507,7 +536,7 @@ impl Handle {
         let mut at = offset.unwrap_or(file.live.len);
         let fits = (file.live.len + room).saturating_sub(at).min(len as u64) as usize;
         let (mut left, error) = match failure {
-            Some(Failure::Errno(_)) => (0, failure.map(io::Error::from)),
+            Some(Failure::Errno(_) | Failure::Lie) => (0, failure.map(io::Error::from)),
             Some(Failure::Short(n, _)) => (n.min(len), failure.map(io::Error::from)),
             None if fits < len => (fits, Some(io::Error::from_raw_os_error(ENOSPC))),
             None => (len, None),
@@ -592,6 +621,7 @@ impl File for Handle {
         let (mut disk, failure) = self.begin(OperationKind::Sync, 0, 0)?;
         let file = disk.file_mut(self.node)?;
         match failure {
+            Some(Failure::Lie) => Ok(()),
             Some(failure) => {
                 file.abandon();
                 Err(failure.into())

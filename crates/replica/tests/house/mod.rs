@@ -99,8 +99,15 @@ impl Node {
     }
 
     pub fn on(vfs: Memory, config: Config, bootstrap: Bootstrap) -> Node {
+        let mut node = Node::closed(vfs, config);
+        node.open(bootstrap).unwrap();
+        node
+    }
+
+    /// A member that has not been started.
+    pub fn closed(vfs: Memory, config: Config) -> Node {
         let id = config.identity.node_id;
-        let mut node = Node {
+        Node {
             id,
             vfs,
             waiters: Waiters::new(id, SHARD, config.start_ms, 1_000_000),
@@ -119,9 +126,7 @@ impl Node {
             notices: Vec::new(),
             trace: Vec::new(),
             lives: 0,
-        };
-        node.open(bootstrap).unwrap();
-        node
+        }
     }
 
     pub fn open(&mut self, bootstrap: Bootstrap) -> Result<(), OpenError> {
@@ -542,4 +547,29 @@ pub fn incoming_dir() -> PathBuf {
 
 pub fn is_prop(message: &Message) -> bool {
     message.kind == MessageKind::Prop
+}
+
+/// Three members, one of whom is down and needs a snapshot: `count` puts later the log that it needs is gone.
+pub fn away_and_released(count: usize) -> (House, NodeId, NodeId) {
+    let mut house = House::with(&[1, 2, 3], |mut config| {
+        config.snapshot_count = 20;
+        config.snapshot_catchup_entries = 5;
+        config.segment_bytes = SegmentBytes { wal: 4 << 10, store: 16 << 10 };
+        config
+    });
+    let leader = house.elect();
+    house.ticks(2);
+    let away = house.followers(leader)[0];
+    house.node(leader).put("before", "1");
+    house.node(leader).propose(grant_request(77, 600));
+    house.settle();
+    house.node(away).kill();
+    for n in 0..count {
+        house.node(leader).put(&format!("k{}", n % 20), &format!("{n}-{}", "v".repeat(400)));
+        house.settle();
+    }
+    house.node(leader).propose(delete_request("before"));
+    house.settle();
+    house.ticks(15);
+    (house, leader, away)
 }

@@ -4,6 +4,7 @@
 
 mod crash;
 mod inspect;
+mod lives;
 mod member;
 mod scenario;
 mod scripts;
