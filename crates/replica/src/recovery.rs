@@ -349,26 +349,35 @@ impl Places {
     }
 }
 
-/// Makes a directory and those above it that are missing, and syncs the names of all that may not be durable: also one
-/// that is there may have been made by a process that was killed before it synced.
+/// Makes a directory and those above it that are missing, each durably before the next one is made in it. So of those that
+/// are there only the innermost may have a name that is not durable: whoever made it may have been killed before it synced.
 fn make_durably(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
-    let mut names = vec![dir];
-    for above in dir.ancestors().skip(1) {
-        let known = vfs.exists(above).map_err(io_error("looking for", above))?;
-        if known || above.as_os_str().is_empty() {
+    let mut missing = Vec::new();
+    for path in dir.ancestors().filter(|path| !path.as_os_str().is_empty()) {
+        if vfs.exists(path).map_err(io_error("looking for", path))? {
+            match sync_name(vfs, path) {
+                // Then it is not ours: we could not have made it there.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                synced => synced.map_err(io_error("syncing the name of", path))?,
+            }
             break;
         }
-        names.push(above);
+        missing.push(path);
     }
-    vfs.create_dir_all(dir).map_err(io_error("making", dir))?;
-    for name in names {
-        let parent = match name.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        vfs.sync_dir(parent).map_err(io_error("syncing", parent))?;
+    for path in missing.into_iter().rev() {
+        vfs.create_dir_all(path).map_err(io_error("making", path))?;
+        sync_name(vfs, path).map_err(io_error("syncing the name of", path))?;
     }
     Ok(())
+}
+
+/// Makes the name of a directory durable in that which holds it.
+fn sync_name(vfs: &dyn Vfs, dir: &Path) -> io::Result<()> {
+    match dir.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => vfs.sync_dir(Path::new(".")),
+        Some(parent) => vfs.sync_dir(parent),
+        None => Ok(()),
+    }
 }
 
 /// How the store and the keyspace in it are opened.
