@@ -296,7 +296,12 @@ async fn connections_that_say_nothing_end_with_the_member_and_by_themselves() {
     });
     let began = std::time::Instant::now();
     for tcp in &mut waiting {
-        assert_eq!(tcp.read(&mut page).await.unwrap(), 0);
+        // Closed; or reset, if the member ended before it had read what was said.
+        let end = tcp.read(&mut page).await.or_else(|error| match error.kind() {
+            std::io::ErrorKind::ConnectionReset => Ok(0),
+            _ => Err(error),
+        });
+        assert_eq!(end.unwrap(), 0);
     }
     // Nobody waits for them: that would be two seconds.
     assert!(began.elapsed() < Duration::from_millis(1_900), "it took {:?}", began.elapsed());
