@@ -431,14 +431,17 @@ fn hostile_bytes_do_no_harm() {
     assert!(!cluster.log_text(1).contains("panicked"), "{}", cluster.log_text(1));
 }
 
-/// Says this and no more; what comes back. The server may close before it has heard all of it.
+/// Says this and no more; what comes back until the server closes. It may close before it has heard all of it, but it must
+/// close: a node that hangs on what it was told does harm.
 fn say(port: u16, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(WITHIN)).unwrap();
     let mut answer = Vec::new();
     if stream.write_all(bytes).is_ok() && stream.shutdown(std::net::Shutdown::Write).is_ok() {
-        // A reset is an answer, too.
-        stream.read_to_end(&mut answer).ok();
+        let end = stream.read_to_end(&mut answer);
+        // A reset is an end, too; silence is none.
+        let is_silent = end.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+        assert!(!is_silent, "no end within {WITHIN:?} of {:?}", String::from_utf8_lossy(bytes));
     }
     answer
 }
