@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proto::etcdserverpb::RangeRequest;
 use serde_json::Value;
@@ -792,7 +792,6 @@ fn expiry(pair: &mut Pair) {
         ask("PUT", "/soon/dir/child", "value=1&ttl=2"),
     ]);
     // Six changes that are told, and three expiries; the directory's child is gone with it, or before it.
-    let began = Instant::now();
     let mut waits = gone.open.each_mut().map(|exchange| {
         let mut lines = 9;
         loop {
@@ -803,7 +802,6 @@ fn expiry(pair: &mut Pair) {
             lines += 1;
         }
     });
-    assert!(began.elapsed() < Duration::from_secs(20));
     for told in &mut waits {
         let expired = |key: &str| {
             told.matches(&format!("\"action\":\"expire\",\"node\":{{\"key\":\"{key}\"")).count()

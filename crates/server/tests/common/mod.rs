@@ -157,6 +157,8 @@ pub async fn outcome(response: h2::client::ResponseFuture) -> Outcome {
 #[allow(dead_code)]
 pub struct Still {
     pub node: Arc<Node>,
+    /// The shard, until it has ended. It would be patient for an hour with who is being served then.
+    pub shard: tokio::task::JoinHandle<()>,
     listener: tokio::net::TcpListener,
     address: SocketAddr,
 }
@@ -179,10 +181,11 @@ impl Still {
             replica::open(vfs.clone(), made.clone(), replica::Bootstrap::New(founders)).unwrap();
         let node = Arc::new(Node::new(*config, vfs, made, opened.view));
         let shard = Shard::new(node.clone(), replica::Shard(0), 1);
-        tokio::task::spawn_local(shard.run(std::time::Duration::ZERO));
+        let patience = std::time::Duration::from_secs(3_600);
+        let shard = tokio::task::spawn_local(shard.run(patience));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        Still { node, listener, address }
+        Still { node, shard, listener, address }
     }
 
     /// A connection of which the shard has the other end.
