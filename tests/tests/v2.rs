@@ -8,7 +8,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
-use std::time::Duration;
 
 use proto::etcdserverpb::RangeRequest;
 use serde_json::Value;
