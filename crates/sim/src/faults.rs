@@ -1,4 +1,4 @@
-//! What goes wrong: nine kinds of misfortune, each on or off for a seed, each at times of its own.
+//! What goes wrong: eleven kinds of misfortune, each on or off for a seed, each at times of its own.
 //!
 //! A misfortune fires at a drawn time, is over after another, and fires again. Kinds overlap as they like. What is
 //! counted is what had an effect: a lost message, not the intention to lose some.
@@ -172,6 +172,22 @@ impl World {
                     self.figures.fired[fault as usize] += 1;
                     let lasts = 50_000 + self.faults.random.exponential(900_000);
                     self.after(lasts, Whose::Member(m), Event::Resume);
+                }
+            }
+            Fault::FailingDisk => {
+                let m = self.victim();
+                if self.members[m].is_up() && !self.members[m].is_excused() {
+                    let operations = self.faults.random.below(30);
+                    self.members[m].fail_disk(operations);
+                    self.after(lasts, Whose::Member(m), Event::DiskRecovers);
+                }
+            }
+            Fault::FullDisk => {
+                let m = self.victim();
+                if self.members[m].is_up() && !self.members[m].is_excused() {
+                    let room = self.faults.random.below(8 << 10);
+                    self.members[m].fill_disk(room);
+                    self.after(lasts, Whose::Member(m), Event::DiskRecovers);
                 }
             }
             Fault::SlowDisk => {

@@ -24,7 +24,7 @@ use replica::{
     Replica, Traces, View,
 };
 use vfs::Vfs;
-use vfs::memory::{Fate as DiskFate, Memory};
+use vfs::memory::{Failure, Fate as DiskFate, Memory, Operation, OperationKind};
 
 use crate::checker::{CLUSTER, Found, LogRun, Truth};
 use crate::disk::Disk;
@@ -138,6 +138,10 @@ pub struct Member {
     pub slowness: u64,
     /// The disk stops at some operation, and the power goes then.
     doomed: bool,
+    /// An operation of the disk will fail.
+    failing: bool,
+    /// The disk has no room, or hardly any.
+    full: bool,
     latencies: Random,
     /// For the fate of what was not synced.
     cuts: Random,
@@ -156,6 +160,8 @@ impl Member {
             kept: VecDeque::new(),
             slowness: 1,
             doomed: false,
+            failing: false,
+            full: false,
             latencies: root.child("latencies", m as u64),
             cuts: root.child("cuts", m as u64),
         }
@@ -184,6 +190,39 @@ impl Member {
     /// Whether it leads, as far as it knows.
     pub fn leads(&self) -> bool {
         self.view().is_some_and(|view| view.leads())
+    }
+
+    /// Whether its disk may fail it: whoever fails then is excused.
+    pub fn is_excused(&self) -> bool {
+        self.doomed || self.failing || self.full
+    }
+
+    /// Lets the changing operation of its disk so many from now fail, once.
+    pub fn fail_disk(&mut self, operations: u64) {
+        const EIO: i32 = 5;
+        let at = self.memory.operations() + operations;
+        let is_it = move |operation: &Operation| {
+            use OperationKind::{Exists, List, Lock, Open, Read};
+            let changes = !matches!(operation.kind, Open | Lock | List | Exists | Read);
+            changes && operation.number >= at
+        };
+        self.memory.fail(is_it, 1, Failure::Errno(EIO));
+        self.failing = true;
+    }
+
+    /// Leaves its disk so many bytes.
+    pub fn fill_disk(&mut self, room: u64) {
+        self.memory.set_capacity(Some(self.memory.used() + room));
+        self.full = true;
+    }
+
+    /// Its disk is as fast, and whole, and has as much room, as ever.
+    pub fn mend_disk(&mut self) {
+        self.slowness = 1;
+        self.failing = false;
+        self.full = false;
+        self.memory.heal();
+        self.memory.set_capacity(None);
     }
 
     /// Whether a worker is busy while the disk is slow.
@@ -217,6 +256,7 @@ impl Member {
         now: u64,
     ) -> Result<(), String> {
         let memory = self.memory.fork();
+        memory.set_capacity(None);
         memory.power_cut_with(&mut |_| DiskFate::Lost);
         let config = scenario.config_of(m, u64::MAX, now);
         let found = match replica::open(Arc::new(memory.fork()), config, Bootstrap::Restart) {
@@ -287,6 +327,7 @@ impl World {
             member.doom(operations);
         }
         let before = member.memory.fork();
+        before.set_capacity(None);
         let vfs: Arc<dyn Vfs> = Arc::new(member.disk.clone());
         let known = replica::identity(&*vfs, &config.data_dir, None);
         let had_log = matches!(known, Ok(Some(_)));
@@ -295,6 +336,7 @@ impl World {
         let opened = match opened {
             Ok(opened) => opened,
             Err(_) if member.doomed => return self.power_goes(m),
+            Err(_) if member.is_excused() => return self.disk_failed(m),
             Err(error) => {
                 return self.violate(format!("member {} does not start: {error}", m + 1));
             }
@@ -353,7 +395,7 @@ impl World {
     /// The process ends at once.
     pub fn kill(&mut self, m: usize, power: bool) {
         let member = &mut self.members[m];
-        if !member.is_up() && !member.doomed {
+        if !member.is_up() && !member.is_excused() {
             return;
         }
         // First the dead process's hand is taken off the disk, for what it still drops would reach for it.
@@ -364,6 +406,8 @@ impl World {
         member.kept.clear();
         member.paused = false;
         member.doomed = false;
+        member.failing = false;
+        member.memory.heal();
         member.life += 1;
         if power {
             let seed = member.cuts.next();
@@ -393,6 +437,19 @@ impl World {
             let delay = self.faults.down_time();
             self.after(delay, Whose::Member(m), Event::Start);
         }
+    }
+
+    /// The process ended because its disk failed it; now and then the machine ends with it.
+    fn disk_failed(&mut self, m: usize) {
+        let fault = match self.members[m].failing {
+            true => Fault::FailingDisk,
+            false => Fault::FullDisk,
+        };
+        self.figures.fired[fault as usize] += 1;
+        let power = self.members[m].cuts.chance(0.3);
+        self.kill(m, power);
+        let delay = self.faults.down_time();
+        self.after(delay, Whose::Member(m), Event::Start);
     }
 
     /// The process goes on.
@@ -609,6 +666,10 @@ impl World {
             }
             Notice::Fatal(failure) => self.failed(m, &failure),
             Notice::Removed => self.violate(format!("member {} was removed by nobody", m + 1)),
+            Notice::Space(_) if self.faults.is_enabled(Fault::FullDisk) => {
+                let felt = self.members[m].full;
+                self.figures.fired[Fault::FullDisk as usize] += u64::from(felt);
+            }
             Notice::Space(_) => self.violate(format!("member {} has a disk without end", m + 1)),
             Notice::Damage(what) => self.violate(format!("member {}: {what}", m + 1)),
             Notice::Ready | Notice::Membership(_) => {}
@@ -618,6 +679,8 @@ impl World {
     fn failed(&mut self, m: usize, failure: &replica::Failure) {
         if self.members[m].doomed {
             self.power_goes(m);
+        } else if self.members[m].is_excused() {
+            self.disk_failed(m);
         } else {
             self.violate(format!("member {} failed, and nothing explains it: {failure}", m + 1));
         }
@@ -910,7 +973,7 @@ impl World {
         match transfer.incoming.write(&piece) {
             Ok(()) => self.after(delay, Whose::World, Event::Piece(id)),
             Err(error) => {
-                let excused = self.members[to].doomed;
+                let excused = self.members[to].is_excused();
                 self.end_transfer(id, Some(false));
                 if !excused {
                     self.violate(format!("a snapshot cannot be written: {error}"));
@@ -933,7 +996,7 @@ impl World {
                 }
                 Err(error) => {
                     ok = false;
-                    if !self.members[to.0].doomed {
+                    if !self.members[to.0].is_excused() {
                         self.violate(format!("a received snapshot is not whole: {error}"));
                     }
                 }

@@ -26,10 +26,14 @@ pub enum Fault {
     Pause,
     /// A disk is slow for a while.
     SlowDisk,
+    /// An operation of a disk fails, a write or a sync as often as a name; the process must end.
+    FailingDisk,
+    /// A disk has no room for a while.
+    FullDisk,
 }
 
 /// All of them, in the order of their numbers.
-pub const FAULTS: [Fault; 9] = [
+pub const FAULTS: [Fault; 11] = [
     Fault::Loss,
     Fault::Doubling,
     Fault::Reordering,
@@ -39,7 +43,12 @@ pub const FAULTS: [Fault; 9] = [
     Fault::PowerCut,
     Fault::Pause,
     Fault::SlowDisk,
+    Fault::FailingDisk,
+    Fault::FullDisk,
 ];
+
+/// The first so many are drawn together; what came later is drawn apart, so that seeds keep what they are about.
+const DRAWN_TOGETHER: usize = 9;
 
 impl Fault {
     /// Its name in reports.
@@ -54,6 +63,8 @@ impl Fault {
             Fault::PowerCut => "power cut",
             Fault::Pause => "pause",
             Fault::SlowDisk => "slow disk",
+            Fault::FailingDisk => "failing disk",
+            Fault::FullDisk => "full disk",
         }
     }
 
@@ -173,7 +184,11 @@ impl Scenario {
         };
         let tick_ms = *random.pick(&[50, 100, 100]);
         let sector_choice = *random.pick(&[512, 512, 4096]);
-        let mut faults: Vec<Fault> = FAULTS.into_iter().filter(|_| random.chance(0.5)).collect();
+        let (together, apart) = FAULTS.split_at(DRAWN_TOGETHER);
+        let mut faults: Vec<Fault> =
+            together.iter().copied().filter(|_| random.chance(0.5)).collect();
+        let mut disks = Random::new(seed).child("disk faults", 0);
+        faults.extend(apart.iter().copied().filter(|_| disks.chance(0.5)));
         if members == 1 {
             faults.retain(|fault| !fault.needs_peers());
         }

@@ -384,7 +384,7 @@ impl World {
             Event::PowerGoes => self.power_goes(m),
             Event::Start => self.start(m),
             Event::Resume => self.resume(m),
-            Event::DiskRecovers => self.members[m].slowness = 1,
+            Event::DiskRecovers => self.members[m].mend_disk(),
             Event::Sync => self.sync_log(m),
             Event::Piece(transfer) => self.piece(transfer),
             Event::Tell(client, conn, told) => self.told(client, conn, *told),
@@ -565,7 +565,7 @@ impl World {
         self.network.heal();
         self.faults.end();
         for m in 0..self.members.len() {
-            self.members[m].slowness = 1;
+            self.members[m].mend_disk();
             if self.members[m].is_up() && self.members[m].is_doomed() {
                 self.power_goes(m);
             }

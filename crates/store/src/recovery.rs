@@ -215,10 +215,15 @@ fn is_leftover(name: &str, manifest: &Manifest) -> bool {
     }
 }
 
+/// Of what is written again at a start, so much at a time.
+const REWRITE_BYTES: u32 = 1 << 20;
+
 /// What lies behind the growing segment's last whole frame.
 pub(crate) struct GrowingTail {
     /// Bytes up to the last one that is not zero. If there are any, a frame or a footer was torn.
     lost_bytes: u64,
+    /// Up to here something that was written later, or the manifest, vouches that the segment is on disk.
+    proven: u32,
 }
 
 /// All that a start reads before it changes anything.
@@ -286,16 +291,25 @@ pub(crate) fn scan(
     })
 }
 
-/// Cuts the torn tail off, and makes durable what was found good: from now on others rely on it.
+/// Cuts the torn tail off, and makes durable what was found good: from now on others rely on it. A sync that failed ended the
+/// process that asked for it, and left its bytes in the kernel's memory, where they are taken for written; so what nothing
+/// vouches for is written again, or the sync here would mean nothing.
 fn mend(growing: &Growing, tail: &GrowingTail, segment_bytes: u32) -> io::Result<()> {
     let file = &growing.handle.file;
     if tail.lost_bytes > 0 {
         file.truncate(u64::from(growing.end))?;
     }
+    let mut bytes = Vec::new();
+    for at in (tail.proven..growing.end).step_by(REWRITE_BYTES as usize) {
+        bytes.resize((growing.end - at).min(REWRITE_BYTES) as usize, 0);
+        file.read_exact_at(&mut bytes, u64::from(at))?;
+        file.write_at(&bytes, u64::from(at))?;
+    }
     match file.preallocate(u64::from(segment_bytes)) {
         Err(error) if is_full(&error) => {}
         other => other?,
     }
+    vfs::renew_len(&**file, u64::from(growing.end.max(segment_bytes)))?;
     file.sync()
 }
 
@@ -393,9 +407,11 @@ impl Opening<'_> {
         let mut usage = Usage::default();
         let mut last = None;
         let mut body = Vec::new();
+        let mut proven = 0;
         loop {
             let start = scan.offset;
             let Some(header) = scan.next(&mut body).map_err(io_here)? else { break };
+            proven = proven.max(header.synced_to);
             if header.index <= self.applied.0 {
                 return Err(rot(start, "a frame repeats an index"));
             }
@@ -432,8 +448,9 @@ impl Opening<'_> {
             return Err(rot(scan.offset, "a frame that was durable is damaged"));
         }
         let end = scan.offset;
+        let proven = proven.max(durable).min(end);
         let growing = Growing { number, handle, end, synced: end, footer, usage };
-        Ok((growing, GrowingTail { lost_bytes: u64::from(found.end - end) }))
+        Ok((growing, GrowingTail { lost_bytes: u64::from(found.end - end), proven }))
     }
 
     fn take(

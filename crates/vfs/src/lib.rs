@@ -34,6 +34,23 @@ use std::sync::Arc;
 /// The smallest piece that a disk writes as a whole, in bytes. Larger sectors are multiples of it.
 pub const SECTOR_BYTES: usize = 512;
 
+/// Gives a file another length, of at least `least` bytes and at most two sectors more; all of it that is used lies below
+/// `least`. A length that a failed sync has left in the kernel's memory is taken for written, and is so only when it has
+/// changed once more and was synced. A disk without room for it keeps the length.
+///
+/// # Errors
+///
+/// What the disk says, if it is not that there is no room.
+pub fn renew_len(file: &dyn File, least: u64) -> io::Result<()> {
+    let sector = SECTOR_BYTES as u64;
+    let whole = least.next_multiple_of(sector);
+    let len = if file.len()? == whole { whole + sector } else { whole };
+    match file.truncate(len) {
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
+        done => done,
+    }
+}
+
 /// How [`Vfs::open`] opens a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {

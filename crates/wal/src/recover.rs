@@ -46,6 +46,9 @@ pub(crate) struct Found {
     /// The running checksum at the end.
     pub(crate) crc: u32,
     pub(crate) torn: Option<TornTail>,
+    /// What stands in the last file from its last sync mark on (from its beginning if it has none), and where. Nobody knows
+    /// whether it is on the disk.
+    pub(crate) unproven: (u64, Vec<u8>),
     /// Whether something other than zeros stands behind the end of the last file.
     pub(crate) is_dirty: bool,
     /// Names that are no longer part of the log, or never were.
@@ -131,6 +134,7 @@ impl<'a> LogReader<'a> {
             entries: Vec::new(),
             crc: 0,
             torn: None,
+            unproven: (0, Vec::new()),
             is_dirty: false,
             leftovers: Vec::new(),
         };
@@ -183,7 +187,7 @@ impl<'a> LogReader<'a> {
         if sequence == 0 {
             self.crc = Some(0);
         }
-        let mut at = 0;
+        let (mut at, mut mark) = (0, 0);
         let mut records = 0;
         loop {
             let wrong = match frame::parse(&bytes, at) {
@@ -200,6 +204,9 @@ impl<'a> LogReader<'a> {
                             Place { sequence, offset: at as u64, crc: self.crc.unwrap_or(0) };
                         self.on_record(&record, place, records)
                             .map_err(|what| rotten(&path, at, &what))?;
+                        if record.kind == kind::CRC {
+                            mark = at;
+                        }
                         self.crc = Some(crc);
                         at += frame as usize;
                         records += 1;
@@ -228,6 +235,7 @@ impl<'a> LogReader<'a> {
             return Err(rotten(&path, at, "the file has no head"));
         }
         self.found.is_dirty = at < written;
+        self.found.unproven = (mark as u64, bytes[mark..at].to_vec());
         let segment = self.found.layout.segments.back_mut().expect("pushed above");
         segment.bytes = at as u64;
         Ok(())

@@ -148,6 +148,10 @@ impl Wal {
         let found = recover::read(&*vfs, dir, from)?;
         let end = found.layout.segments.back().expect("a log has files");
         let (file, sequence, offset) = (end.file.clone(), end.sequence, end.bytes);
+        // A sync that failed ended the process that asked for it, and left its bytes in the kernel's memory, where they are
+        // taken for written: what no mark vouches for is written again, so that the sync below means what it says.
+        let (at, bytes) = &found.unproven;
+        file.write_at(bytes, *at).map_err(OpenError::Io)?;
         prepare_end(&*file, offset, found.is_dirty, &options).map_err(OpenError::Io)?;
         for name in &found.leftovers {
             vfs.unlink(&dir.join(name)).map_err(OpenError::Io)?;
@@ -495,6 +499,7 @@ fn prepare_end(file: &dyn File, offset: u64, is_dirty: bool, options: &Options) 
     if is_dirty || is_short {
         file.preallocate(options.segment_bytes)?;
     }
+    vfs::renew_len(file, offset.max(options.segment_bytes))?;
     // Also what an earlier process wrote and did not sync before it died is relied on from now on.
     file.sync()
 }

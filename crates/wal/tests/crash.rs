@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use life::{METADATA, SEGMENT_BYTES, Step, dir, entry, live, options};
 use raft::{Entry, EntryKind, HardState, Index, Term};
-use vfs::memory::Memory;
+use vfs::memory::{Failure, Fate, Memory, OperationKind};
 use vfs::{OpenMode, Vfs};
 use wal::{OpenError, Wal};
 
@@ -28,6 +28,28 @@ fn what_was_synced_survives_every_crash() {
 fn making_a_log_survives_every_crash() {
     let report = life::explore_making().unwrap();
     assert!(report.states > 50 && report.points > 5, "{report:?}");
+}
+
+/// A sync fails and ends the process; its bytes, and the length that they gave the file, stay in the kernel's memory, where
+/// a later sync takes them for written. Who starts again finds them, and must make them what it says they are.
+#[test]
+fn what_a_failed_sync_left_behind_is_written_again() {
+    for len in [40, 3 * SEGMENT_BYTES as usize] {
+        let append = Step::Append { from: 1, to: 2, term: 1, len: 30, commit: Some(1) };
+        let (disk, _) = live(&[append, Step::Sync], None);
+        disk.crash();
+        let open = || Wal::open(Arc::new(disk.clone()), dir(), Index(0), options()).unwrap();
+        let (mut wal, _) = open();
+        // A large entry fills the file, which is synced at its end.
+        disk.fail(|operation| operation.kind == OperationKind::Sync, 1, Failure::Errno(5));
+        assert!(wal.append(&[entry(3, 1, len)], None).and_then(|()| wal.sync()).is_err());
+        drop(wal);
+        disk.crash();
+        let (_, found) = open();
+        assert_eq!(found.last, Index(3), "the kernel has it");
+        disk.power_cut_with(&mut |_| Fate::Lost);
+        assert!(open().1.entries == found.entries, "an entry of {len} bytes is lost");
+    }
 }
 
 fn last_file(disk: &Memory) -> PathBuf {

@@ -1,7 +1,9 @@
 //! Every crash of short lives of a store: at each operation on the disk, with every meaningful subset of what was pending.
 
+use vfs::memory::{Failure, Fate, OperationKind};
+
 use crate::lives;
-use crate::member::options;
+use crate::member::{Member, Step, new_disk, options, put};
 
 #[test]
 fn what_was_synced_survives_every_crash() {
@@ -17,4 +19,23 @@ fn what_was_synced_survives_every_crash() {
 fn a_start_may_be_cut_as_well() {
     let report = lives::explore_start().unwrap();
     assert!(report.points > 3 && report.states > 100, "{report:?}");
+}
+
+/// A sync fails and ends the process; its bytes stay in the kernel's memory, where a later sync takes them for written. Who
+/// starts again finds the frame, and must make it what it says it is, before the log lets go of its entries.
+#[test]
+fn what_a_failed_sync_left_behind_is_written_again() {
+    let disk = new_disk(1);
+    let mut member = Member::open(&disk).unwrap();
+    for step in [put("a", "1"), Step::Flush, Step::Sync, put("b", "2"), Step::Flush] {
+        member.step(&step).unwrap();
+    }
+    disk.fail(|operation| operation.kind == OperationKind::Sync, 1, Failure::Errno(5));
+    assert!(member.step(&Step::Sync).is_err());
+    drop(member);
+    disk.crash();
+    let found = Member::open(&disk).unwrap().state;
+    assert_eq!(found.applied, 2, "the kernel has it");
+    disk.power_cut_with(&mut |_| Fate::Lost);
+    assert_eq!(Member::open(&disk).unwrap().state, found);
 }
