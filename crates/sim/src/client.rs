@@ -32,9 +32,11 @@ use crate::world::{Event, Phase, Whose, World};
 /// The most watches and leases that a client has.
 const WATCHES_MAX: usize = 4;
 const LEASES_MAX: usize = 3;
-/// How many groups of keys there are where requests keep to groups, and the keys of each.
+/// How many groups of keys there are where requests keep to groups, and the keys of each. After so many microseconds all
+/// turn to other groups: every request of unknown outcome doubles what has to be searched of its group from then on.
 const GROUPS: u64 = 5;
 const GROUP_KEYS: u64 = 3;
+const GROUPS_US: u64 = 10_000_000;
 
 /// A connection.
 #[derive(Clone, Copy, Debug)]
@@ -311,8 +313,8 @@ impl Client {
     }
 
     /// A request within one of the small groups of keys.
-    fn group_wish(&mut self) -> (Ask, bool) {
-        let group = self.random.below(GROUPS);
+    fn group_wish(&mut self, now: u64) -> (Ask, bool) {
+        let group = now / GROUPS_US * GROUPS + self.random.below(GROUPS);
         let all = || {
             let (key, range_end) = (format!("g{group}/"), format!("g{group}0"));
             (Bytes::from(key), Bytes::from(range_end))
@@ -374,7 +376,7 @@ impl World {
             self.reconnect(c);
         }
         let (keys, members) = (self.scenario.keys, self.scenario.members as u64);
-        let (phase, workload) = (self.phase, self.scenario.workload);
+        let (phase, workload, now) = (self.phase, self.scenario.workload, self.now);
         let client = &mut self.clients[c];
         client.next_op += 1;
         let op = client.next_op;
@@ -386,7 +388,7 @@ impl World {
         let (ask, is_write) = match phase {
             Phase::Storm => match workload {
                 Workload::Everything => client.wish(keys, model, members),
-                Workload::Groups => client.group_wish(),
+                Workload::Groups => client.group_wish(now),
             },
             Phase::Write => {
                 let put = PutRequest {

@@ -24,6 +24,7 @@ pub mod lab;
 mod member;
 mod model;
 mod network;
+mod plan;
 mod random;
 mod recorder;
 mod report;
@@ -36,11 +37,11 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use model::Model;
+pub use plan::{Plan, flag};
 pub use recorder::{Judgement, Recording};
-pub use report::{Figures, Report, Verdict};
+pub use report::{Figures, INCONCLUSIVE_PERCENT, Report, Verdict};
 pub use scenario::{FAULTS, Fault, MUTANTS, Mutant, Workload};
 
-use scenario::Scenario;
 use world::World;
 
 thread_local! {
@@ -56,21 +57,25 @@ pub fn keep_panics_quiet() {
     }));
 }
 
-/// Runs a seed whose storm lasts so many simulated seconds, with a defect put in or without.
-pub fn run(seed: u64, seconds: u64, mutant: Option<Mutant>) -> Report {
-    run_world(&mut World::new(Scenario::draw(seed, seconds * 1_000_000, mutant)))
+/// Runs a plan, and has judged what its clients were told.
+pub fn run(plan: &Plan) -> Report {
+    let recording = record(plan);
+    let mut report = recording.report.clone();
+    // Of a run that was broken off there is no more to be said.
+    if !report.is_broken() {
+        report.judgement = recording.judge();
+        report.take_judgement();
+    }
+    report
 }
 
-/// Runs a seed and keeps what its clients asked and were told, and the log that its members agreed on.
-pub fn record(seed: u64, seconds: u64, workload: Workload) -> Recording {
-    let mut scenario = Scenario::draw(seed, seconds * 1_000_000, None);
-    scenario.workload = workload;
-    let lease_ttl_min = scenario.lease_ttl_min();
-    let mut world = World::new(scenario);
+/// Runs a plan, and keeps what its clients asked and were told, and the log that its members agreed on.
+pub fn record(plan: &Plan) -> Recording {
+    let mut world = World::new(plan.scenario());
     world.recorder = Some(Box::default());
     let report = run_world(&mut world);
     let recorder = world.recorder.take().expect("it was put there");
-    recorder.finish(report, lease_ttl_min)
+    recorder.finish(report, &world.scenario)
 }
 
 fn run_world(world: &mut World) -> Report {

@@ -1,70 +1,91 @@
 //! The command line of the simulator.
 //!
 //! ```text
-//!   sim --seed N [--seconds S]                 one seed, with its trace hash and figures
-//!   sim --seed N --seeds M [--seconds S]       M seeds from N on
-//!   sim --check-determinism [--seeds M]        seeds twice: their hashes must be equal
-//!   sim --mutants                              each deliberate defect must be found within 50 seeds
-//!   sim --histories [--seeds M]                what clients were told, recorded and judged afterwards
+//!   sim --seed N                    one seed, with its trace hash and figures
+//!   sim --seed N --seeds M          M seeds from N on
+//!   sim --mutants                   each deliberate defect must be found within 50 seeds
+//!   sim --histories [--seeds M]     what clients were told, judged without the simulator's own checks
 //! ```
 //!
 //! It ends with 1 if a promise was broken, a mutant survived or a hash differed, and with 2 if more than two in a
 //! hundred seeds were inconclusive, or histories undecided.
 
-// Threads live here alone, and share nothing but the number of the next seed: each runs whole seeds. The clock is
-// for the speed in the summary; no seed ever sees it.
+// The clock is for the speed in the summary; no seed ever sees it.
 #![allow(clippy::disallowed_methods)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod crew;
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::mpsc;
-use std::time::Instant;
 
-use sim::{Figures, Judgement, MUTANTS, Mutant, Report, Verdict, Workload};
+use crew::Progress;
+use sim::{
+    Fault, Figures, INCONCLUSIVE_PERCENT, Judgement, MUTANTS, Mutant, Plan, Report, Verdict,
+    Workload,
+};
 
-const USAGE: &str = "usage: sim [--seed N] [--seeds M] [--seconds S] [--threads T] [--check-determinism] [--mutants] [--histories]";
+const USAGE: &str = "usage: sim [--seed N] [--seeds M] [--seconds S] [--jobs J] [--twice PERCENT]
+           [--roll N] [--members N] [--clients N] [--workload everything|groups]
+           [--without KIND,…] [--mutant NAME] [--blind] [--histories] [--mutants]";
 /// Within so many seeds a mutant must be found.
 const MUTANT_SEEDS: u64 = 50;
-/// So many seeds in a hundred may be inconclusive.
-const INCONCLUSIVE_PERCENT: u64 = 2;
+/// So many broken seeds tell enough.
+const BROKEN_MAX: u64 = 5;
+/// So many seeds in a hundred are run twice when there are many.
+const TWICE_PERCENT: u64 = 5;
 
 struct Options {
-    seed: u64,
+    /// What is run of each seed.
+    plan: Plan,
     seeds: Option<u64>,
-    seconds: u64,
-    threads: usize,
-    determinism: bool,
+    jobs: usize,
+    /// Of a hundred seeds so many are run twice.
+    twice: Option<u64>,
     mutants: bool,
     histories: bool,
 }
 
-fn options() -> Result<Options, String> {
+fn options(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
     let mut options = Options {
-        seed: 1,
+        plan: Plan::new(1, 30),
         seeds: None,
-        seconds: 30,
-        threads: 2,
-        determinism: false,
+        jobs: std::thread::available_parallelism().map_or(1, usize::from),
+        twice: None,
         mutants: false,
         histories: false,
     };
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = arguments;
     while let Some(argument) = arguments.next() {
         let (flag, inline) = match argument.split_once('=') {
             Some((flag, value)) => (flag.to_owned(), Some(value.to_owned())),
             None => (argument, None),
         };
-        let mut number = || -> Result<u64, String> {
+        let mut value = || {
             let value = inline.clone().or_else(|| arguments.next());
-            let value = value.ok_or_else(|| format!("{flag} needs a number"))?;
+            value.ok_or_else(|| format!("{flag} needs a value"))
+        };
+        let number = |value: Result<String, String>| -> Result<u64, String> {
+            let value = value?;
             value.parse().map_err(|_| format!("{flag}: {value} is no number"))
         };
+        let plan = &mut options.plan;
         match flag.as_str() {
-            "--seed" => options.seed = number()?,
-            "--seeds" => options.seeds = Some(number()?),
-            "--seconds" => options.seconds = number()?,
-            "--threads" => options.threads = number()?.clamp(1, 64) as usize,
-            "--check-determinism" => options.determinism = true,
+            "--seed" => plan.seed = number(value())?,
+            "--seeds" => options.seeds = Some(number(value())?),
+            "--seconds" => plan.seconds = number(value())?.clamp(1, 86_400),
+            "--roll" => plan.roll = number(value())?,
+            "--members" => plan.members = Some(number(value())?.max(1) as usize),
+            "--clients" => plan.clients = Some(number(value())?.max(1) as usize),
+            "--workload" => plan.workload = Some(named(&value()?, Workload::named)?),
+            "--mutant" => plan.mutant = Some(named(&value()?, Mutant::named)?),
+            "--without" => {
+                for name in value()?.split(',') {
+                    plan.without.push(named(name, Fault::named)?);
+                }
+            }
+            "--jobs" => options.jobs = number(value())?.clamp(1, 1_024) as usize,
+            "--twice" => options.twice = Some(number(value())?.min(100)),
+            "--blind" => plan.blind = true,
             "--mutants" => options.mutants = true,
             "--histories" => options.histories = true,
             other => return Err(format!("unknown argument {other}")),
@@ -73,8 +94,12 @@ fn options() -> Result<Options, String> {
     Ok(options)
 }
 
+fn named<T>(name: &str, find: fn(&str) -> Option<T>) -> Result<T, String> {
+    find(name).ok_or_else(|| format!("nothing is named {name}"))
+}
+
 fn main() -> ExitCode {
-    let options = match options() {
+    let options = match options(std::env::args().skip(1)) {
         Ok(options) => options,
         Err(why) => {
             eprintln!("{why}\n{USAGE}");
@@ -84,8 +109,6 @@ fn main() -> ExitCode {
     sim::keep_panics_quiet();
     if options.mutants {
         mutants(&options)
-    } else if options.determinism {
-        determinism(&options)
     } else if options.histories {
         histories(&options)
     } else {
@@ -96,74 +119,116 @@ fn main() -> ExitCode {
     }
 }
 
+/// What came of a seed.
+struct Done {
+    plan: Plan,
+    report: Report,
+    twice: bool,
+    differs: bool,
+}
+
+/// Runs a plan, a second time too if so asked: a second story is a broken promise.
+fn done(plan: Plan, twice: bool) -> Done {
+    let mut report = sim::run(&plan);
+    let mut differs = false;
+    if twice && !report.is_broken() {
+        let other = sim::run(&plan);
+        if (report.hash, &report.verdict) != (other.hash, &other.verdict) {
+            differs = true;
+            let (one, other, last) = (report.hash, other.hash, Vec::new());
+            let what = format!("two runs have the trace hashes {one:016x} and {other:016x}");
+            report.verdict = Verdict::Broken { what, last };
+        }
+    }
+    Done { plan, report, twice, differs }
+}
+
 fn one(options: &Options) -> ExitCode {
-    let report = sim::run(options.seed, options.seconds, None);
+    let twice = options.twice.is_some_and(|percent| percent > 0);
+    let done = done(options.plan.clone(), twice);
+    let report = &done.report;
     println!("seed           {}, {} members", report.seed, report.members);
-    println!("trace hash     {:016x}", report.hash);
-    report.figures.lines().iter().for_each(|line| println!("{line}"));
+    println!("trace hash     {:016x}{}", report.hash, if twice { ", twice" } else { "" });
+    println!("simulated      {:.0} s", report.figures.simulated_us as f64 / 1e6);
+    report.lines().iter().for_each(|line| println!("{line}"));
     match &report.verdict {
         Verdict::Kept => println!("every promise was kept"),
         Verdict::Inconclusive(why) => println!("inconclusive: {why}"),
-        Verdict::Broken { .. } => tell(&report, options),
+        Verdict::Broken { .. } => tell(&done),
     }
-    match report.verdict {
-        Verdict::Broken { .. } => ExitCode::from(1),
-        _ => ExitCode::SUCCESS,
-    }
+    ExitCode::from(u8::from(report.is_broken()))
+}
+
+/// Whether the seed of this number is among so many in a hundred, which lie evenly and begin with the first.
+fn is_twice(number: u64, percent: u64) -> bool {
+    ((number + 1) * percent).div_ceil(100) > (number * percent).div_ceil(100)
 }
 
 fn many(options: &Options, seeds: u64) -> ExitCode {
-    let started = Instant::now();
-    let mut sum = Figures::default();
-    let (mut done, mut broken, mut inconclusive) = (0u64, 0u64, Vec::new());
-    run_all(options, seeds, &|seed| sim::run(seed, options.seconds, None), &mut |report| {
-        done += 1;
-        sum.add(&report.figures);
-        match &report.verdict {
+    let percent = options.twice.unwrap_or(TWICE_PERCENT);
+    let first = options.plan.seed;
+    let (mut figures, mut judgement) = (Figures::default(), Judgement::default());
+    let (mut count, mut broken, mut inconclusive) = (0u64, 0u64, Vec::new());
+    let (mut twice, mut differ) = (0u64, 0u64);
+    let mut progress = Progress::new();
+    let run = |number| done(options.plan.of_seed(first + number), is_twice(number, percent));
+    crew::work(options.jobs, seeds, &run, &mut |done| {
+        count += 1;
+        twice += u64::from(done.twice);
+        differ += u64::from(done.differs);
+        figures.add(&done.report.figures);
+        judgement.add(&done.report.judgement);
+        match &done.report.verdict {
             Verdict::Kept => {}
-            Verdict::Inconclusive(why) => inconclusive.push((report.seed, why.clone())),
+            Verdict::Inconclusive(why) => inconclusive.push((done.report.seed, why.clone())),
             Verdict::Broken { .. } => {
                 broken += 1;
-                eprintln!();
-                tell(&report, options);
+                progress.clear();
+                tell(&done);
             }
         }
-        if done.is_multiple_of(10) || done == seeds {
-            eprint!(
-                "\r{done} of {seeds} seeds, {broken} broken, {} inconclusive, {:.0} s simulated in {:.0} s ",
+        progress.tell(|seconds| {
+            format!(
+                "{count} of {seeds} seeds, {broken} broken, {} inconclusive, {:.1} hours simulated in {seconds} s",
                 inconclusive.len(),
-                sum.simulated_us as f64 / 1e6,
-                started.elapsed().as_secs_f64()
-            );
-        }
-        // The first few tell enough.
-        broken < 5
+                hours(&figures)
+            )
+        });
+        broken < BROKEN_MAX
     });
-    eprintln!();
-    let core_seconds = started.elapsed().as_secs_f64() * options.threads as f64;
+    progress.clear();
+    let wall = progress.elapsed().as_secs_f64();
+    let cores = crew::core_time().map_or(wall * options.jobs as f64, |time| time.as_secs_f64());
+    let share = |part: u64| 100.0 * part as f64 / count.max(1) as f64;
     println!(
-        "seeds          {done} from {} on, {} s of storm each; {broken} broken, {} inconclusive",
-        options.seed,
-        options.seconds,
-        inconclusive.len()
+        "seeds          {count} from {first} on, {} s of storm each: {broken} broken, {} inconclusive ({:.2} %)",
+        options.plan.seconds,
+        inconclusive.len(),
+        share(inconclusive.len() as u64)
+    );
+    println!("simulated      {:.2} hours", hours(&figures));
+    println!(
+        "speed          {:.0} simulated seconds per core-second; {wall:.0} s, {} at a time",
+        figures.simulated_us as f64 / 1e6 / cores.max(1e-2),
+        options.jobs
     );
     println!(
-        "speed          {:.0} simulated seconds per core-second",
-        sum.simulated_us as f64 / 1e6 / core_seconds
+        "determinism    {twice} seeds ({:.1} %) run twice, {differ} to another trace hash",
+        share(twice)
     );
-    sum.lines().iter().for_each(|line| println!("{line}"));
+    figures.lines().iter().chain(&judgement.lines()).for_each(|line| println!("{line}"));
     for (seed, why) in &inconclusive {
         println!("inconclusive   seed {seed}: {why}");
     }
-    if broken == 0 && done > 0 {
+    if broken == 0 && count > 0 {
         println!(
             "bound          95 % sure that fewer than {:.2} % of seeds break a promise",
-            300.0 / done as f64
+            300.0 / count as f64
         );
     }
     if broken > 0 {
         ExitCode::from(1)
-    } else if inconclusive.len() as u64 * 100 > INCONCLUSIVE_PERCENT * done {
+    } else if inconclusive.len() as u64 * 100 > INCONCLUSIVE_PERCENT * count {
         println!("too many seeds were inconclusive");
         ExitCode::from(2)
     } else {
@@ -171,52 +236,37 @@ fn many(options: &Options, seeds: u64) -> ExitCode {
     }
 }
 
-fn determinism(options: &Options) -> ExitCode {
-    let seeds = options.seeds.unwrap_or(10);
-    let mut differ = 0;
-    let twice = |seed| {
-        let one = sim::run(seed, options.seconds, None);
-        let other = sim::run(seed, options.seconds, None);
-        (one, other.hash)
-    };
-    run_all(options, seeds, &twice, &mut |(one, other)| {
-        if one.hash != other {
-            differ += 1;
-            println!("seed {}: {:016x} and {other:016x}", one.seed, one.hash);
-        }
-        true
-    });
-    println!("{seeds} seeds of {} s twice, {differ} differ", options.seconds);
-    if differ == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
+fn hours(figures: &Figures) -> f64 {
+    figures.simulated_us as f64 / 3.6e9
 }
 
-/// Each seed twice: with everything that clients can ask, which the witness judges, and with requests that keep to groups of
-/// keys, which the search judges too.
+/// Each seed twice, with everything that clients can ask, which the witness judges, and with requests that keep to groups of
+/// keys, which the search judges too. The simulator's own checks are silent: what is wrong must be seen by what clients
+/// were told.
 fn histories(options: &Options) -> ExitCode {
     let seeds = options.seeds.unwrap_or(10);
-    let judged = |seed| {
-        let everything = sim::record(seed, options.seconds, Workload::Everything).judge();
-        let groups = sim::record(seed, options.seconds, Workload::Groups).judge();
-        (seed, [everything, groups])
+    let judged = |number| {
+        [Workload::Everything, Workload::Groups].map(|workload| {
+            let seed = options.plan.seed + number;
+            let plan = Plan { workload: Some(workload), blind: true, ..options.plan.of_seed(seed) };
+            let report = sim::run(&plan);
+            (plan, report)
+        })
     };
     let (mut sum, mut broken) = (Judgement::default(), 0u64);
-    run_all(options, seeds, &judged, &mut |(seed, judgements)| {
-        for (judgement, workload) in judgements.into_iter().zip(["everything", "groups"]) {
-            if let Some(what) = &judgement.broken {
+    crew::work(options.jobs, seeds, &judged, &mut |reports| {
+        for (plan, report) in reports {
+            if let Verdict::Broken { what, .. } = &report.verdict {
                 broken += 1;
-                println!("BROKEN         seed {seed}, {workload}: {what}");
+                println!("BROKEN         {what}");
+                println!("again          sim {plan}");
             }
-            sum.add(&judgement);
+            sum.add(&report.judgement);
         }
         true
     });
-    println!("seeds          {seeds} from {} on, {broken} histories broken", options.seed);
-    println!("witness        {} operations, {} of unknown outcome", sum.operations, sum.unknown);
-    println!(
-        "search         {} operations in {} histories, {} undecided",
-        sum.searched, sum.searches, sum.undecided
-    );
-    println!("watches        {}, {} events", sum.watches, sum.events);
+    println!("seeds          {seeds} from {} on, {broken} histories broken", options.plan.seed);
+    sum.lines().iter().for_each(|line| println!("{line}"));
     match (broken, sum.undecided * 100 > sum.searches * INCONCLUSIVE_PERCENT) {
         (0, false) => ExitCode::SUCCESS,
         (0, true) => ExitCode::from(2),
@@ -245,46 +295,54 @@ fn mutants(options: &Options) -> ExitCode {
 /// The first seed, in their order, that finds the mutant.
 fn find(options: &Options, mutant: Mutant) -> Option<(u64, Report)> {
     (0..MUTANT_SEEDS).find_map(|number| {
-        let report = sim::run(options.seed + number, options.seconds, Some(mutant));
-        matches!(report.verdict, Verdict::Broken { .. }).then_some((number + 1, report))
+        let plan = options.plan.of_seed(options.plan.seed + number);
+        let report = sim::run(&Plan { mutant: Some(mutant), ..plan });
+        report.is_broken().then_some((number + 1, report))
     })
 }
 
-/// Runs seeds on all threads; `take` gets each result and says whether to go on.
-fn run_all<T: Send>(
-    options: &Options,
-    seeds: u64,
-    run: &(dyn Fn(u64) -> T + Sync),
-    take: &mut dyn FnMut(T) -> bool,
-) {
-    let next = AtomicU64::new(0);
-    let enough = AtomicBool::new(false);
-    let (sender, receiver) = mpsc::channel();
-    std::thread::scope(|scope| {
-        for _ in 0..options.threads {
-            let (sender, next, enough) = (sender.clone(), &next, &enough);
-            scope.spawn(move || {
-                while !enough.load(SeqCst) {
-                    let number = next.fetch_add(1, SeqCst);
-                    if number >= seeds || sender.send(run(options.seed + number)).is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-        drop(sender);
-        for result in receiver {
-            if !take(result) {
-                enough.store(true, SeqCst);
-            }
-        }
-    });
+/// Tells of a broken promise, so that it can be looked at again.
+fn tell(done: &Done) {
+    let Verdict::Broken { what, last } = &done.report.verdict else { return };
+    last.iter().for_each(|line| println!("{line}"));
+    println!(
+        "BROKEN         seed {}, {} members, after {:.6} s: {what}",
+        done.report.seed,
+        done.report.members,
+        done.report.figures.simulated_us as f64 / 1e6
+    );
+    println!("again          sim {}", done.plan);
 }
 
-/// Tells of a broken promise, so that it can be looked at again.
-fn tell(report: &Report, options: &Options) {
-    let Verdict::Broken { what, last } = &report.verdict else { return };
-    last.iter().for_each(|line| println!("{line}"));
-    println!("BROKEN         seed {}, {} members: {what}", report.seed, report.members);
-    println!("again          sim --seed {} --seconds {}", report.seed, options.seconds);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_hundred_seeds_as_many_as_asked_are_run_twice_the_first_among_them() {
+        for percent in [0, 1, 5, 33, 100] {
+            let twice = (0..1_000).filter(|number| is_twice(*number, percent)).count() as u64;
+            assert_eq!(twice, percent * 10);
+            assert_eq!(is_twice(0, percent), percent > 0);
+        }
+    }
+
+    #[test]
+    fn a_plan_is_read_back_from_its_flags() {
+        let plan = Plan {
+            roll: 3,
+            members: Some(2),
+            clients: Some(4),
+            workload: Some(Workload::Groups),
+            without: vec![Fault::named("power-cut").unwrap(), Fault::named("slow disk").unwrap()],
+            mutant: Mutant::named("vote-twice"),
+            blind: true,
+            ..Plan::new(9, 61)
+        };
+        let words = plan.to_string();
+        let read = options(words.split(' ').map(str::to_owned)).unwrap();
+        assert_eq!(read.plan, plan);
+        let refused = options(["--without=weather".to_owned()].into_iter()).err();
+        assert_eq!(refused.as_deref(), Some("nothing is named weather"));
+    }
 }

@@ -12,7 +12,8 @@ use crate::history::search::{self, Bounds};
 use crate::history::watch::{self, Step};
 use crate::history::witness::{self, Log};
 use crate::history::{Answer, Operation, Outcome, Request};
-use crate::report::{Report, Verdict};
+use crate::report::Report;
+use crate::scenario::{Scenario, Workload};
 use crate::shard;
 
 /// What was recorded of a run.
@@ -28,6 +29,8 @@ pub struct Recording {
     pub lease_ttl_min: i64,
     /// What each watch was told.
     pub watches: Vec<Vec<Step>>,
+    /// What the clients asked.
+    pub workload: Workload,
 }
 
 impl Recording {
@@ -59,11 +62,8 @@ pub struct Judgement {
 }
 
 impl Judgement {
-    /// Adds that of another recording.
+    /// Adds the counts of another.
     pub fn add(&mut self, other: &Judgement) {
-        if self.broken.is_none() {
-            self.broken.clone_from(&other.broken);
-        }
         self.operations += other.operations;
         self.unknown += other.unknown;
         self.searches += other.searches;
@@ -73,27 +73,43 @@ impl Judgement {
         self.events += other.events;
     }
 
+    /// The counts, a line each.
+    pub fn lines(&self) -> Vec<String> {
+        vec![
+            format!(
+                "histories      {} operations judged by their revisions, {} of unknown outcome",
+                self.operations, self.unknown
+            ),
+            format!(
+                "orders         searched in {} histories over groups of keys, {} operations, {} undecided",
+                self.searches, self.searched, self.undecided
+            ),
+            format!("watchers       {} judged, {} events", self.watches, self.events),
+        ]
+    }
+
     fn broken(&mut self, what: String) {
         self.broken.get_or_insert(what);
     }
 }
 
 impl Recording {
-    /// Has everything judged: the history by the witness and, if there is no lease in it, by the search; the watches by
-    /// the model of the log.
+    /// Has everything judged: the history by the witness and, if its requests keep to groups of keys, by the search; the
+    /// watches by the model of the log.
     pub fn judge(&self) -> Judgement {
-        let mut judgement = Judgement::default();
-        if let Verdict::Broken { what, .. } = &self.report.verdict {
-            judgement.broken(what.clone());
-        }
-        judgement.operations = self.history.len() as u64;
         let unknown = self.history.iter().filter(|o| o.outcome == Outcome::Unknown);
-        judgement.unknown = unknown.count() as u64;
+        let mut judgement = Judgement {
+            operations: self.history.len() as u64,
+            unknown: unknown.count() as u64,
+            ..Judgement::default()
+        };
         match witness::check(&self.history, Some(self.log())) {
             witness::Verdict::Kept => {}
             found => judgement.broken(format!("the witness says {found:?}")),
         }
-        if let Ok(operations) = keyspace::of(&self.history) {
+        if self.workload == Workload::Groups
+            && let Ok(operations) = keyspace::of(&self.history)
+        {
             judgement.searches = 1;
             judgement.searched = operations.len() as u64;
             match search::check(&Keyspace, &operations, Bounds::default()) {
@@ -176,12 +192,13 @@ impl Recorder {
     }
 
     /// The run is over.
-    pub fn finish(self, report: Report, lease_ttl_min: i64) -> Recording {
+    pub fn finish(self, report: Report, scenario: &Scenario) -> Recording {
         Recording {
             report,
             history: self.history,
             log: self.log,
-            lease_ttl_min,
+            lease_ttl_min: scenario.lease_ttl_min(),
+            workload: scenario.workload,
             watches: self.watches.into_values().collect(),
         }
     }

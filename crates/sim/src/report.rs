@@ -1,9 +1,12 @@
 //! What is counted in a seed, what a seed says, and what many of them say together.
 
+use crate::recorder::Judgement;
 use crate::scenario::{FAULTS, Fault};
 
 /// A seed counts only with so many acknowledged writes per simulated second outside outages.
 pub const WRITES_PER_SECOND: u64 = 10;
+/// So many seeds in a hundred may be inconclusive.
+pub const INCONCLUSIVE_PERCENT: u64 = 2;
 
 /// Counts of one seed, or of many.
 #[derive(Clone, Debug, Default)]
@@ -60,13 +63,14 @@ impl Figures {
         let silent: Vec<&str> = self
             .enabled
             .iter()
-            .filter(|fault| self.fired[**fault as usize] == 0)
+            .filter(|fault| self.effects(**fault) == 0)
             .map(|fault| fault.name())
             .collect();
         if !silent.is_empty() {
             return Verdict::Inconclusive(format!("{} never fired", silent.join(", ")));
         }
-        if self.acknowledged * 1_000_000 < WRITES_PER_SECOND * self.available_us {
+        let wanted = WRITES_PER_SECOND * self.available_us;
+        if self.available_us == 0 || self.acknowledged * 1_000_000 < wanted {
             return Verdict::Inconclusive(format!(
                 "{} writes acknowledged in {:.1} s outside outages",
                 self.acknowledged,
@@ -74,6 +78,14 @@ impl Figures {
             ));
         }
         Verdict::Kept
+    }
+
+    /// How often a kind of misfortune was felt: a slow disk is when somebody waits for it.
+    fn effects(&self, fault: Fault) -> u64 {
+        match fault {
+            Fault::SlowDisk => self.fired[fault as usize].min(self.slow_samples),
+            _ => self.fired[fault as usize],
+        }
     }
 
     /// Adds those of another seed.
@@ -117,12 +129,11 @@ impl Figures {
             .collect();
         vec![
             format!(
-                "time           {:.0} s simulated; of the storm {:.0} s available, {:.0} s of outages",
-                seconds(self.simulated_us),
+                "storms         {:.0} s of a leader with a majority, {:.0} s of outages",
                 seconds(self.available_us),
                 seconds(self.outage_us)
             ),
-            format!("misfortunes    {}", fired.join(", ")),
+            format!("survived       {}", fired.join(", ")),
             format!("events         {}, messages {}", self.events, self.messages),
             format!(
                 "operations     {} issued, {} done, {} unknown, {} replies and reads compared with the model",
@@ -175,4 +186,28 @@ pub struct Report {
     pub hash: u64,
     /// The counts.
     pub figures: Figures,
+    /// What the judges of histories say, if they were asked.
+    pub judgement: Judgement,
+}
+
+impl Report {
+    /// Whether a promise was broken.
+    pub fn is_broken(&self) -> bool {
+        matches!(self.verdict, Verdict::Broken { .. })
+    }
+
+    /// Makes what the judges say part of the verdict. A search that gave up is no yes.
+    pub(crate) fn take_judgement(&mut self) {
+        if let Some(what) = &self.judgement.broken {
+            self.verdict = Verdict::Broken { what: what.clone(), last: Vec::new() };
+        } else if self.judgement.undecided > 0 && self.verdict == Verdict::Kept {
+            let why = "the search for an order gave up".to_owned();
+            self.verdict = Verdict::Inconclusive(why);
+        }
+    }
+
+    /// The counts, a line each.
+    pub fn lines(&self) -> Vec<String> {
+        [self.figures.lines(), self.judgement.lines()].concat()
+    }
 }

@@ -3,7 +3,11 @@
 use replica::{Config, Founder, Identity, Limits, SegmentBytes};
 
 use crate::checker::CLUSTER;
+use crate::plan::flag;
 use crate::random::Random;
+
+/// In one of so many seeds clients keep to groups of keys.
+const GROUPS_EVERY: u64 = 8;
 
 /// A kind of misfortune.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,8 +72,13 @@ impl Fault {
         }
     }
 
+    /// The one of this name, the words apart or joined by hyphens.
+    pub fn named(name: &str) -> Option<Fault> {
+        FAULTS.into_iter().find(|fault| flag(fault.name()) == flag(name))
+    }
+
     /// Whether it happens between members, and so needs two.
-    fn needs_peers(self) -> bool {
+    pub fn needs_peers(self) -> bool {
         use Fault::{CutBoth, CutOneWay, Doubling, Loss, Reordering};
         matches!(self, Loss | Doubling | Reordering | CutBoth | CutOneWay)
     }
@@ -120,6 +129,11 @@ impl Mutant {
             Mutant::RetryWrites => "retry writes",
         }
     }
+
+    /// The one of this name that storms must find, the words apart or joined by hyphens.
+    pub fn named(name: &str) -> Option<Mutant> {
+        MUTANTS.into_iter().find(|mutant| flag(mutant.name()) == flag(name))
+    }
 }
 
 /// What the clients of a storm ask.
@@ -132,11 +146,30 @@ pub enum Workload {
     Groups,
 }
 
+impl Workload {
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Workload::Everything => "everything",
+            Workload::Groups => "groups",
+        }
+    }
+
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<Workload> {
+        [Workload::Everything, Workload::Groups]
+            .into_iter()
+            .find(|workload| workload.name() == name)
+    }
+}
+
 /// What a seed is about.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     /// The seed.
     pub seed: u64,
+    /// Other dice than the seed's own for all that is drawn after the beginning, unless 0.
+    pub roll: u64,
     /// How long faults and clients go on, in microseconds.
     pub length_us: u64,
     /// How many members.
@@ -167,6 +200,8 @@ pub struct Scenario {
     pub workload: Workload,
     /// The defect put in.
     pub mutant: Option<Mutant>,
+    /// What the simulator itself sees is not told.
+    pub blind: bool,
     /// What all members are told at their start.
     pub config: Config,
 }
@@ -194,6 +229,7 @@ impl Scenario {
         }
         Scenario {
             seed,
+            roll: 0,
             length_us,
             members,
             clients: random.between(2, 8) as usize,
@@ -214,8 +250,9 @@ impl Scenario {
             } else {
                 random.between(6, 40)
             },
-            workload: Workload::Everything,
+            workload: draw_workload(seed),
             mutant,
+            blind: false,
             config: config(&mut random, tick_ms),
         }
         .with_load(&mut random)
@@ -231,12 +268,29 @@ impl Scenario {
         self
     }
 
+    /// No more than so many members, one at least.
+    pub fn keep_members(&mut self, most: usize) {
+        self.members = self.members.min(most.max(1));
+        self.sectors.truncate(self.members);
+        self.tick_us.truncate(self.members);
+        self.sync_us.truncate(self.members);
+        if self.members == 1 {
+            self.faults.retain(|fault| !fault.needs_peers());
+        }
+    }
+
+    /// The root of all that is drawn from now on.
+    pub fn root(&self) -> Random {
+        let root = Random::new(self.seed);
+        if self.roll == 0 { root } else { root.child("roll", self.roll) }
+    }
+
     /// What the member of this number is told in this life of its.
     pub fn config_of(&self, member: usize, life: u64, now_us: u64) -> Config {
         let mut config = self.config.clone();
         config.identity.node_id = member as u64 + 1;
         config.shards = self.shards;
-        config.seed = Random::new(self.seed).child("raft", (member as u64) << 32 | life).next();
+        config.seed = self.root().child("raft", (member as u64) << 32 | life).next();
         config.start_ms = 1_700_000_000_000 + now_us / 1_000;
         config
     }
@@ -260,6 +314,14 @@ impl Scenario {
     pub fn lease_ttl_min(&self) -> i64 {
         let ms = 3 * u64::from(self.config.election_ticks) * self.config.tick_ms / 2;
         ms.div_ceil(1_000) as i64
+    }
+}
+
+/// Of some seeds the clients keep to groups of keys, so that the search can judge what they were told.
+fn draw_workload(seed: u64) -> Workload {
+    match Random::new(seed).child("workload", 0).below(GROUPS_EVERY) {
+        0 => Workload::Groups,
+        _ => Workload::Everything,
     }
 }
 

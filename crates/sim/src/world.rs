@@ -16,7 +16,7 @@ use crate::member::{Member, Transfer, Worker};
 use crate::model;
 use crate::network::Network;
 use crate::random::{Digest, Random};
-use crate::recorder::Recorder;
+use crate::recorder::{Judgement, Recorder};
 use crate::report::{Figures, Report, Verdict};
 use crate::scenario::Scenario;
 use crate::script::Script;
@@ -248,7 +248,7 @@ pub struct World {
 impl World {
     /// A new cluster, nothing of it started.
     pub fn new(scenario: Scenario) -> World {
-        let root = Random::new(scenario.seed);
+        let root = scenario.root();
         let (members, clients) = (scenario.members, scenario.clients);
         let truth = Truth::new(
             members,
@@ -312,9 +312,9 @@ impl World {
             if self.phase != Phase::Storm && self.now > self.healed_at + REST_US {
                 let why = self.why_restless();
                 self.violate(format!("a minute after everything was healed: {why}"));
+                break;
             }
         }
-        self.figures.simulated_us = self.now;
         self.figures.expired = self.truth.expired;
     }
 
@@ -418,7 +418,9 @@ impl World {
 
     /// A promise is broken. The first counts.
     pub fn violate(&mut self, what: Broken) {
-        self.broken.get_or_insert(what);
+        if !self.scenario.blind {
+            self.broken.get_or_insert(what);
+        }
     }
 
     /// Notes a broken promise, if there is one.
@@ -469,7 +471,8 @@ impl World {
             members: self.scenario.members,
             verdict,
             hash: self.digest.0,
-            figures: self.figures.clone(),
+            figures: Figures { simulated_us: self.now, ..self.figures.clone() },
+            judgement: Judgement::default(),
         }
     }
 

@@ -1,7 +1,11 @@
 //! A few seeds of every kind, so that a change that breaks a promise, or determinism, or the simulator's eyes, is seen
 //! before the long runs see it.
 
-use sim::{MUTANTS, Mutant, Report, Verdict, run};
+use sim::{FAULTS, MUTANTS, Mutant, Plan, Report, Verdict, Workload};
+
+fn run(seed: u64, seconds: u64, mutant: Option<Mutant>) -> Report {
+    sim::run(&Plan { mutant, ..Plan::new(seed, seconds) })
+}
 
 /// Nothing is broken; whether enough happened is for runs of full length.
 fn check_kept(report: &Report) {
@@ -28,7 +32,9 @@ fn seeds_that_once_showed_something_stay_quiet() {
         let (Some(seed), Some(seconds)) = (number(), number()) else {
             panic!("a seed and its seconds are wanted: {line}");
         };
-        check_kept(&run(seed, seconds, None));
+        // When they showed it, clients asked for everything.
+        let workload = Some(Workload::Everything);
+        check_kept(&sim::run(&Plan { workload, ..Plan::new(seed, seconds) }));
     }
 }
 
@@ -38,6 +44,35 @@ fn a_second_run_of_a_seed_is_the_same_story() {
     assert_eq!(one.hash, other.hash);
     assert_eq!(format!("{:?}", one.figures), format!("{:?}", other.figures));
     assert_ne!(one.hash, run(32, 5, None).hash);
+}
+
+/// With the simulator's own checks silent, what clients were told betrays the mutants too.
+#[test]
+fn what_clients_were_told_betrays_a_mutant() {
+    for mutant in MUTANTS {
+        let found = (1..=50).find_map(|seed| {
+            let plan = Plan { mutant: Some(mutant), blind: true, ..Plan::new(seed, 10) };
+            sim::run(&plan).judgement.broken
+        });
+        assert!(found.is_some(), "{mutant:?} was not found");
+    }
+}
+
+/// Seven members and all misfortunes, or one and none: a plan leaves out what it says, and the run is sound.
+#[test]
+fn what_a_plan_leaves_out_does_not_happen() {
+    let whole = run(5, 6, None);
+    let plan =
+        Plan { members: Some(1), clients: Some(1), without: FAULTS.to_vec(), ..Plan::new(5, 6) };
+    let small = sim::run(&plan);
+    check_kept(&small);
+    assert!(whole.members > 1 && small.members == 1);
+    assert_eq!(small.figures.fired, [0; FAULTS.len()]);
+    assert_ne!(whole.hash, small.hash);
+    let other = sim::run(&Plan { roll: 1, ..Plan::new(5, 6) });
+    check_kept(&other);
+    assert_eq!(other.members, whole.members);
+    assert_ne!(whole.hash, other.hash);
 }
 
 #[test]

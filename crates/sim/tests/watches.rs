@@ -14,7 +14,7 @@ use proto::mvccpb::event::EventType;
 use proto::mvccpb::{Event, KeyValue};
 use sim::history::watch::{Broken, PROMISES, Promise, Step, check};
 use sim::history::witness::Log;
-use sim::{Model, Verdict, Workload, record};
+use sim::{Model, Plan, Verdict, Workload, record};
 
 /// What happened: a is made at 2, b at 3, both are written at 4, a deleted at 5, c made at 6, a made again at 7; the last
 /// thing is a compaction at 3.
@@ -391,7 +391,8 @@ fn what_looks_odd_and_breaks_nothing_is_accepted() {
 fn the_watches_of_storms_keep_every_promise_until_an_event_is_lost_or_doubled() {
     let (mut watches, mut events, mut spoiled) = (0, 0, 0);
     for seed in 1..=12 {
-        let recording = record(seed, 10, Workload::Everything);
+        let recording =
+            record(&Plan { workload: Some(Workload::Everything), ..Plan::new(seed, 10) });
         if let Verdict::Broken { what, .. } = &recording.report.verdict {
             panic!("seed {seed}: {what}");
         }

@@ -727,6 +727,7 @@ fn scenario(seed: u64, mutant: Option<Mutant>) -> Scenario {
     config.pre_vote = mutant != Some(Mutant::NoPreVote);
     Scenario {
         seed,
+        roll: 0,
         length_us: u64::MAX,
         members: MEMBERS,
         clients: 1,
@@ -742,6 +743,7 @@ fn scenario(seed: u64, mutant: Option<Mutant>) -> Scenario {
         keys: 1,
         workload: Workload::Everything,
         mutant,
+        blind: false,
         config,
     }
 }
