@@ -251,6 +251,26 @@ async fn a_data_directory_of_another_member_is_refused() {
     assert_eq!(get(&cluster.members[1], "key").await.as_deref(), Some("value"));
 }
 
+/// Its flags would found the cluster again, and it would vote without knowing what it promised.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_data_is_gone_does_not_start_as_if_it_were_new() {
+    let mut cluster = Cluster::ours(3, &[]).await;
+    put(&cluster.members[0], "k", "v").await.unwrap();
+    let away = cluster.directory.join("away");
+    let gone = &mut cluster.members[2];
+    gone.kill();
+    fs::rename(&gone.data_dir, &away).unwrap();
+    refuses(gone, &["has already been bootstrapped", "--data-dir", "infra2.etcd"]);
+    assert!(!gone.data_dir.exists(), "nothing was founded");
+    put(&cluster.members[0], "k", "w").await.unwrap();
+
+    let gone = &mut cluster.members[2];
+    fs::rename(&away, &gone.data_dir).unwrap();
+    gone.start();
+    gone.wait_ready().await;
+    assert_eq!(get(&cluster.members[2], "k").await.as_deref(), Some("w"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_was_killed_has_all_that_it_acknowledged() {
     let mut cluster = killed_after(50).await;

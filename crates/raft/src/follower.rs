@@ -121,10 +121,13 @@ impl Raft {
         Ok(())
     }
 
-    /// A heartbeat tells no more than this follower has acknowledged; whoever tells more is not believed (C47).
+    /// A heartbeat tells no more than this follower has acknowledged. If that is not here, then it is lost (C27), or somebody
+    /// lies (C47): nothing is committed by it.
     pub(crate) fn handle_heartbeat(&mut self, m: Message) -> Result<(), StepError> {
-        if m.commit > self.log.last() {
-            return Err(StepError::Malformed("a heartbeat commits what is not here"));
+        let last = self.log.last();
+        if m.commit > last {
+            self.forgot_in = Some(self.term);
+            return Err(StepError::Forgotten { acknowledged: m.commit, last });
         }
         self.log.commit_to(m.commit);
         self.send(Message {

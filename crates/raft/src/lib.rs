@@ -88,6 +88,14 @@ pub enum StepError {
     ProposalDropped,
     /// A message that no correct peer sends. Its connection deserves suspicion.
     Malformed(&'static str),
+    /// The leader has this node's receipt for entries that are not here: its disk was emptied, or is an older copy. It
+    /// takes part in no election until a leader of a later term has brought it an entry of that term (C27).
+    Forgotten {
+        /// What the leader has a receipt for, at least.
+        acknowledged: Index,
+        /// The last entry here.
+        last: Index,
+    },
 }
 
 impl fmt::Display for StepError {
@@ -99,6 +107,12 @@ impl fmt::Display for StepError {
             }
             StepError::ProposalDropped => write!(f, "raft proposal dropped"),
             StepError::Malformed(why) => write!(f, "raft: malformed message: {why}"),
+            StepError::Forgotten { acknowledged, last } => {
+                write!(
+                    f,
+                    "raft: entries up to {acknowledged} were acknowledged, but the log ends with {last}"
+                )
+            }
         }
     }
 }
@@ -159,6 +173,8 @@ pub struct Raft {
     applied_conf_state: ConfState,
     /// A change was switched to whose entry is not yet reported applied.
     switched: bool,
+    /// In this term it was found out that entries are gone which this node had acknowledged.
+    forgot_in: Option<Term>,
 
     // What the next `Ready` will say.
     messages: Vec<Message>,
@@ -214,6 +230,7 @@ impl Raft {
             offered: None,
             applied_conf_state: conf_state,
             switched: false,
+            forgot_in: None,
             messages: Vec::new(),
             messages_after_persist: Vec::new(),
             own_messages: Vec::new(),
@@ -594,7 +611,8 @@ impl Raft {
         if m.from == NONE || m.from >= u64::MAX - 1 || own {
             return refuse("no such sender");
         }
-        if [m.term.0, m.index.0, m.log_term.0].iter().any(|number| *number > NUMBER_MAX) {
+        let numbers = [m.term.0, m.index.0, m.log_term.0, m.commit.0];
+        if numbers.iter().any(|number| *number > NUMBER_MAX) {
             return refuse("a number out of range");
         }
         match m.kind {
@@ -691,7 +709,8 @@ impl Raft {
                     || (self.vote == NONE && self.leader() == NONE)
                     || (m.kind == PreVote && m.term > self.term);
                 // A learner votes, too: that it was made a voter may not have reached it (C42).
-                let granted = may_vote && self.log.is_up_to_date(m.index, m.log_term);
+                let granted =
+                    may_vote && !self.is_forgetful() && self.log.is_up_to_date(m.index, m.log_term);
                 // The request's term in a grant: a pre-candidate would ignore an answer of the past. One's own in a refusal.
                 let term = if granted { m.term } else { self.term };
                 let kind = if m.kind == Vote { VoteResp } else { PreVoteResp };

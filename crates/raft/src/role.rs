@@ -136,10 +136,19 @@ impl Raft {
         self.start_campaign(campaign);
     }
 
-    /// Whether this node could become leader: a voter, and not a snapshot behind (C40).
+    /// Whether this node could become leader: a voter, not a snapshot behind (C40), that has all that it acknowledged.
     pub(crate) fn is_promotable(&self) -> bool {
         let own = self.membership.progress(self.config.id);
-        own.is_some_and(|progress| !progress.learner) && !self.log.snapshot_pending()
+        own.is_some_and(|progress| !progress.learner)
+            && !self.log.snapshot_pending()
+            && !self.is_forgetful()
+    }
+
+    /// Whether entries that this node acknowledged may be missing here, so that its vote could lose them. A later leader was
+    /// elected without it, and so has all of them that were committed; whoever has an entry of that leader's own term
+    /// has them, too.
+    pub(crate) fn is_forgetful(&self) -> bool {
+        self.forgot_in.is_some_and(|term| self.log.last_term() <= term)
     }
 
     pub(crate) fn start_campaign(&mut self, campaign: Campaign) {

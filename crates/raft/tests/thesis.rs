@@ -539,13 +539,54 @@ fn evicted_entries_are_fetched_and_released_ones_lead_to_a_snapshot() {
     assert_eq!(snapshot.snapshot.as_ref().unwrap().metadata.index, Index(4));
 }
 
+/// C27. Node 1 has acknowledged entry 5 and lost its disk; the leader that knows so dies, and node 3 never had the entry. With
+/// node 1's vote it would lead without it.
+#[test]
+fn who_lost_what_it_acknowledged_votes_for_nobody_until_a_later_leader_has_restored_it() {
+    let mut raft = node(1, 3, 2, &[1]);
+    let beat = Message { commit: Index(5), ..message(MessageKind::Heartbeat, 2, 2) };
+    let forgotten = StepError::Forgotten { acknowledged: Index(5), last: Index(1) };
+    assert_eq!(raft.step(beat), Err(forgotten));
+    assert_eq!(raft.commit(), Index(0));
+
+    let asks = |raft: &mut Raft, term| {
+        let ask = message(MessageKind::Vote, 3, term);
+        raft.step(Message { index: Index(9), log_term: Term(term - 1), ..ask }).unwrap();
+        let answers = settle(raft);
+        let answer = answers.iter().find(|message| message.kind == MessageKind::VoteResp).unwrap();
+        !answer.reject
+    };
+    assert!(!asks(&mut raft, 3), "a vote of somebody who forgets");
+    for _ in 0..3 * ELECTION {
+        raft.tick();
+    }
+    assert_eq!((raft.role(), raft.term()), (RoleKind::Follower, Term(3)), "nor does it campaign");
+
+    // Node 2 is elected by node 3, and sends first what was before, then what is of its own term.
+    let entries = |from: u64, terms: &[u64]| {
+        let entry = |(index, term): (u64, &u64)| Entry {
+            term: Term(*term),
+            index: Index(index),
+            ..Entry::default()
+        };
+        (from..).zip(terms).map(entry).collect()
+    };
+    let append = message(MessageKind::App, 2, 4);
+    let before = Message { index: Index(1), log_term: Term(1), ..append.clone() };
+    raft.step(Message { entries: entries(2, &[2, 2]), ..before }).unwrap();
+    assert!(!asks(&mut raft, 5), "entries 4 and 5 may be missing still");
+    let append = Message { term: Term(6), index: Index(3), log_term: Term(2), ..append };
+    raft.step(Message { entries: entries(4, &[2, 2, 6]), ..append }).unwrap();
+    assert!(asks(&mut raft, 7), "it is a voter as any other");
+}
+
 #[test]
 fn what_no_correct_peer_says_is_refused() {
     let refused = |raft: &mut Raft, message| {
         assert!(matches!(raft.step(message), Err(StepError::Malformed(_))));
     };
     let mut raft = node(1, 3, 1, &[1]);
-    // A commit index that nobody can have told this follower (C47), and a committed entry that is to change.
+    // A commit index that nobody can have (C47), and a committed entry that is to change.
     let beat = message(MessageKind::Heartbeat, 2, 1);
     refused(&mut raft, Message { commit: Index(u64::MAX), ..beat.clone() });
     raft.step(Message { commit: Index(1), ..beat }).unwrap();

@@ -235,6 +235,14 @@ pub enum Notice {
     Space(Space),
     /// Something on the disk cannot be read any more, in a sentence that says what and where.
     Damage(String),
+    /// Entries are gone that this member acknowledged: its data directory was emptied, or is an older copy. It takes part in
+    /// no election until a later leader has restored it. Said once in a life.
+    Forgotten {
+        /// What the leader has a receipt for, at least.
+        acknowledged: Index,
+        /// The last entry here.
+        last: Index,
+    },
     /// Everything applied is written and synced, and leadership handed over where somebody could take it.
     Stopped,
     /// A write, a sync or a rule failed. The process must end now; nothing is retried.

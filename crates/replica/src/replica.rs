@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use raft::{
-    ConfState, Index, Message, MessageKind, NONE, NodeId, Raft, Ready, RoleKind, SoftState, Term,
+    ConfState, Index, Message, MessageKind, NONE, NodeId, Raft, Ready, RoleKind, SoftState,
+    StepError, Term,
 };
 use state_machine::{Caller, Command, Request, RequestId};
 
@@ -49,6 +50,7 @@ pub struct Replica {
     soft: SoftState,
     said: (NodeId, Term),
     told: Told,
+    forgotten_said: bool,
     ready: Readiness,
     transfer: Option<Transfer>,
     end: End,
@@ -144,6 +146,7 @@ impl Replica {
                 term: raft.term(),
                 commit: raft.commit(),
             },
+            forgotten_said: false,
             ready: Readiness::Waiting,
             transfer: None,
             end: End::Not,
@@ -285,6 +288,10 @@ impl Replica {
         self.trace(Trace::Received { from, message: Said::of(&message) });
         let before = self.known_match(from);
         match self.raft.step(message) {
+            Err(StepError::Forgotten { acknowledged, last }) if !self.forgotten_said => {
+                self.forgotten_said = true;
+                self.out.notices.push(Notice::Forgotten { acknowledged, last });
+            }
             // What raft does not take is dropped, like a message that was lost: its sender tries again, or it is
             // nobody we know. A forwarded proposal's owner has a deadline.
             Ok(()) | Err(_) => {}

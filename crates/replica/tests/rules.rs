@@ -1617,3 +1617,42 @@ fn the_trace_tells_the_stages_of_a_put_in_their_order() {
         .map(|(place, _)| place);
     assert!(second < commit, "committed before two logs held it: {told:?}");
 }
+
+/// A put is acknowledged by the leader and one follower, which then loses its disk and starts as the founder that it was.
+/// Without the leader, the two others could elect the one that never had the put: but who forgot does not vote.
+#[test]
+fn a_member_that_lost_its_disk_cannot_lose_what_it_acknowledged() {
+    let mut house = House::new(&[1, 2, 3]);
+    let leader = house.elect();
+    let [amnesiac, behind] = house.followers(leader)[..] else { panic!("there are three") };
+    house.ticks(2);
+    house.isolate(behind);
+    let id = house.node(leader).put("k", "v");
+    house.settle();
+    assert!(house.node(leader).is_acknowledged(id));
+
+    house.node(amnesiac).kill();
+    house.node(amnesiac).vfs = Memory::new(99);
+    house.node(amnesiac).open(Bootstrap::New(founders(&[1, 2, 3]))).unwrap();
+    house.ticks(3);
+    let forgotten = |notice: &Notice| matches!(notice, Notice::Forgotten { .. });
+    let said =
+        |house: &mut House| house.node(amnesiac).notices.iter().filter(|n| forgotten(n)).count();
+    assert_eq!(said(&mut house), 1, "once");
+
+    house.node(leader).kill();
+    house.heal();
+    house.ticks(100);
+    assert!(!house.node(behind).leads() && !house.node(amnesiac).leads(), "the put would be lost");
+
+    // With whoever has it, all goes on, and in the new term the amnesiac gets it back.
+    house.node(leader).open(Bootstrap::Restart).unwrap();
+    let next = house.elect();
+    assert_eq!(next, leader, "nobody else has the put");
+    house.ticks(20);
+    for id in [1, 2, 3] {
+        assert_eq!(house.node(id).get("k").as_deref(), Some("v"), "member {id}");
+    }
+    house.node(leader).kill();
+    assert_ne!(house.elect(), leader, "and votes again");
+}

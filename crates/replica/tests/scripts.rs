@@ -499,6 +499,9 @@ fn show_notice(notice: &Notice) -> String {
         Notice::Space(space) => format!("space: {space:?}"),
         Notice::Damage(what) => format!("damage: {}", script::short(what)),
         Notice::Stopped => "stopped".to_owned(),
+        Notice::Forgotten { acknowledged, last } => {
+            format!("forgot up to {acknowledged}, ends with {last}")
+        }
         Notice::Fatal(failure) => format!("must end: {}", script::short(&failure.to_string())),
     }
 }

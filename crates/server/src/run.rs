@@ -188,12 +188,20 @@ impl Member {
             "listen-peer-urls" => urls(&config.listen_peer_urls),
             "initial-advertise-peer-urls" => urls(&config.initial_advertise_peer_urls)
         );
+        let vfs: Arc<dyn Vfs> = Arc::new(vfs::os::Os);
+        let found = replica::identity(&*vfs, &config.data_dir, config.wal_dir.as_deref())
+            .map_err(|error| StartError(error.to_string()))?;
+        let (identity, bootstrap) = begin(found, &config)?;
+        if found.is_none() {
+            // Before anybody can connect to us: founders that start together do not wait for each other.
+            let mut known = Ok(());
+            on_own_runtime(async { known = peer::founding::check(&config, identity).await });
+            known.map_err(StartError)?;
+        }
         let peer_listeners = bind(&config.listen_peer_urls)?;
         let client_listeners = bind(&config.listen_client_urls)?;
         prepare_directory(&config.data_dir)?;
 
-        let vfs: Arc<dyn Vfs> = Arc::new(vfs::os::Os);
-        let (identity, bootstrap) = begin(&*vfs, &config)?;
         if let Some(sentence) = identity::compare(identity, &config).map_err(StartError)? {
             log!(Warn, "the flags do not describe the data directory", "what" => sentence);
         }
@@ -399,9 +407,7 @@ pub fn on_own_runtime(future: impl Future<Output = ()>) {
 ///
 /// Data may be that of a first start which was cut short before the founders were written, and nobody else can write them:
 /// so a founder brings the list also to data of its own. It counts only if nothing was written yet.
-fn begin(vfs: &dyn Vfs, config: &Config) -> Result<(Identity, Bootstrap), StartError> {
-    let found = replica::identity(vfs, &config.data_dir, config.wal_dir.as_deref())
-        .map_err(|error| StartError(error.to_string()))?;
+fn begin(found: Option<Identity>, config: &Config) -> Result<(Identity, Bootstrap), StartError> {
     let is_new = config.initial_cluster_state == ClusterState::New;
     if let Some(found) = found {
         log!(Info, "restarting from the data directory", "data-dir" => config.data_dir.display().to_string());
@@ -697,6 +703,13 @@ fn on_notice(node: &Arc<Node>, notice: Notice, news: &mut News) -> bool {
             "what" => what,
             "advice" => "replace the member while the others have the data"
         ),
+        Notice::Forgotten { acknowledged, last } => log!(
+            Error, "this member has lost what it acknowledged, and takes part in no election: its data directory was \
+                    emptied, or is an older copy",
+            "acknowledged-index" => acknowledged.0,
+            "last-index" => last.0,
+            "advice" => "remove it from the cluster and add it again"
+        ),
         Notice::Stopped => return true,
         Notice::Fatal(failure) => fatal(&failure.to_string()),
     }
@@ -734,7 +747,8 @@ mod tests {
 
     /// One start of the server's member, as far as its own disk goes.
     fn start(disk: &Memory, config: &Config) -> Result<replica::Opened, String> {
-        let (identity, bootstrap) = begin(disk, config).map_err(|error| error.to_string())?;
+        let found = replica::identity(disk, &config.data_dir, None).map_err(|e| e.to_string())?;
+        let (identity, bootstrap) = begin(found, config).map_err(|error| error.to_string())?;
         let mut replica_config = replica_config(config, identity, 1, 1_000);
         replica_config.segment_bytes = replica::SegmentBytes { wal: 16 << 10, store: 64 << 10 };
         replica::open(Arc::new(disk.clone()), replica_config, bootstrap)

@@ -671,6 +671,10 @@ impl World {
                 self.figures.fired[Fault::FullDisk as usize] += u64::from(felt);
             }
             Notice::Space(_) => self.violate(format!("member {} has a disk without end", m + 1)),
+            Notice::Forgotten { acknowledged, last } => self.violate(format!(
+                "member {} acknowledged {acknowledged}, and its log ends with {last}",
+                m + 1
+            )),
             Notice::Damage(what) => self.violate(format!("member {}: {what}", m + 1)),
             Notice::Ready | Notice::Membership(_) => {}
         }

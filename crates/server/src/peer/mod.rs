@@ -15,6 +15,7 @@
 //! dropped, and raft is told that the member cannot be reached: it sends again.
 
 pub mod codec;
+pub(crate) mod founding;
 mod link;
 mod listener;
 mod snapshot;
@@ -37,6 +38,7 @@ use raft::{Message, MessageKind, NodeId};
 use replica::{LeaseAnswer, LeaseTime, Receptions};
 use tokio::sync::oneshot;
 
+use crate::config::Config;
 use crate::handle::{ForwardedLease, ForwardedQuestion, Node, PeerEvent, ReadTask, ShardEvent};
 use crate::log;
 use crate::serve::status::{Code, Status};
@@ -114,6 +116,11 @@ pub fn run(node: &Arc<Node>, listeners: Vec<TcpListener>) {
     });
 }
 
+/// How long a dial may take: etcd's second and an election timeout.
+fn dial_patience(config: &Config) -> Duration {
+    Duration::from_secs(1) + config.election_timeout
+}
+
 impl Peers {
     fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -121,9 +128,8 @@ impl Peers {
         headers
     }
 
-    /// How long a dial may take: etcd's second and an election timeout.
     fn dial_patience(&self) -> Duration {
-        Duration::from_secs(1) + self.node.config.election_timeout
+        dial_patience(&self.node.config)
     }
 
     /// Makes the links those of the present members.
