@@ -9,9 +9,12 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod compare;
+pub mod disk;
 pub mod generate;
+pub mod history;
 pub mod hostile;
 pub mod http;
+pub mod network;
 pub mod process;
 pub mod random;
 pub mod watches;

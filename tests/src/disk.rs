@@ -1,0 +1,213 @@
+//! Disks that can be made slow, made to lie, filled up, and cut off from power.
+//!
+//! ```text
+//!   member ── files ──▶ ext4 ── page cache ──▶ loop device, direct I/O ──▶ image
+//!                                  │                                        │
+//!                        lost in a power cut                     copied: the disk as it was
+//! ```
+//!
+//! A power cut is a SIGKILL and a copy of the image while it is still mounted: what the kernel had not yet written,
+//! for nobody had asked it to, is not in the copy. The member goes on with the copy.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::process::{run, run_ok};
+
+/// The size of a disk: four segments each of the log and the store, and more. The image has holes where nothing lies.
+const DISK_BYTES: u64 = 1 << 30;
+
+/// How often a copy is begun anew because the kernel wrote meanwhile.
+const COPIES_MAX: usize = 50;
+
+/// An ext4 of its own in an image; unmounted when it is dropped.
+pub struct Disk {
+    image: PathBuf,
+    device: String,
+    mount: PathBuf,
+    cuts: usize,
+}
+
+impl Disk {
+    /// A new, empty disk, its image in `directory`, mounted there under `name`.
+    ///
+    /// # Errors
+    /// Why there can be none here: no root, no loop device, no direct I/O.
+    pub fn new(directory: &Path, name: &str) -> Result<Disk, String> {
+        let image = directory.join(format!("{name}.0.image"));
+        fs::File::create(&image).and_then(|file| file.set_len(DISK_BYTES)).unwrap();
+        // What is made lazily would be written while it is copied.
+        let lazily = "lazy_itable_init=0,lazy_journal_init=0";
+        tried(
+            Command::new("mkfs.ext4").args(["-q", "-F", "-N", "1024", "-E", lazily]).arg(&image),
+        )?;
+        let mount = directory.join(name);
+        fs::create_dir(&mount).unwrap();
+        let device = attached(&image)?;
+        let disk = Disk { image, device, mount, cuts: 0 };
+        tried(Command::new("mount").args(["-o", "noatime", &disk.device]).arg(&disk.mount))?;
+        Ok(disk)
+    }
+
+    /// Where its files are.
+    pub fn path(&self) -> &Path {
+        &self.mount
+    }
+
+    /// The power fails, and comes back. Nobody may have files open here.
+    pub fn cut_power(&mut self) {
+        self.cuts += 1;
+        let copy = self.image.with_extension("").with_extension(format!("{}.image", self.cuts));
+        self.copy(&copy);
+        // What the kernel writes now is written to the old image.
+        self.unmount();
+        fs::remove_file(&self.image).unwrap();
+        self.image = copy;
+        self.device = attached(&self.image).expect("there was a loop device before");
+        run_ok(Command::new("mount").args(["-o", "noatime", &self.device]).arg(&self.mount));
+    }
+
+    /// A copy takes time, and the kernel's own writes (of its journal, every five seconds) may come between. A copy
+    /// during which none was begun or ended is the disk at one moment.
+    fn copy(&self, to: &Path) {
+        for _ in 0..COPIES_MAX {
+            let before = self.writes();
+            run_ok(Command::new("cp").arg("--sparse=always").arg(&self.image).arg(to));
+            if before == self.writes() && before.1 == 0 {
+                return;
+            }
+        }
+        panic!("{} is written all the time", self.image.display());
+    }
+
+    /// How many writes the disk has done, and how many requests it has not.
+    fn writes(&self) -> (u64, u64) {
+        let name = self.device.trim_start_matches("/dev/");
+        let stat = fs::read_to_string(format!("/sys/block/{name}/stat")).unwrap();
+        let fields: Vec<u64> =
+            stat.split_whitespace().map(|field| field.parse().unwrap()).collect();
+        (fields[4], fields[8])
+    }
+
+    /// Takes all room that is left, until `free`.
+    pub fn fill(&self) {
+        let stat = rustix::fs::statvfs(&self.mount).unwrap();
+        let free = stat.f_bavail * stat.f_frsize;
+        let ballast = fs::File::create(self.ballast()).unwrap();
+        // Reserved in steps, for the file's own map takes room too.
+        let mut step = free;
+        let mut held = 0;
+        while step >= 1 << 20 {
+            let flags = rustix::fs::FallocateFlags::empty();
+            match rustix::fs::fallocate(&ballast, flags, held, step) {
+                Ok(()) => held += step,
+                Err(_) => step /= 2,
+            }
+        }
+    }
+
+    /// Gives back what `fill` took.
+    pub fn free(&self) {
+        fs::remove_file(self.ballast()).unwrap();
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.mount.join("ballast")
+    }
+
+    fn unmount(&self) {
+        run_ok(Command::new("umount").arg(&self.mount));
+        run_ok(Command::new("losetup").args(["-d", &self.device]));
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Also after half a start, and whatever stands in the way: the image stays for whoever wants to look.
+        for command in [
+            Command::new("umount").arg("-l").arg(&self.mount),
+            Command::new("losetup").args(["-d", &self.device]),
+        ] {
+            let output = run(command);
+            if !output.status.success() {
+                eprintln!("{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+            }
+        }
+    }
+}
+
+/// The loop device that it gets, which goes past the page cache.
+fn attached(image: &Path) -> Result<String, String> {
+    let mut attach = Command::new("losetup");
+    attach.args(["--direct-io=on", "--find", "--show"]).arg(image);
+    let device = tried(&mut attach)?.trim().to_owned();
+    let name = device.trim_start_matches("/dev/");
+    let direct = fs::read_to_string(format!("/sys/block/{name}/loop/dio")).unwrap_or_default();
+    if direct.trim() == "1" {
+        return Ok(device);
+    }
+    run_ok(Command::new("losetup").args(["-d", &device]));
+    Err(format!("{device} has no direct I/O"))
+}
+
+/// What a command prints, or why it does not work here.
+fn tried(command: &mut Command) -> Result<String, String> {
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim())),
+    }
+}
+
+/// A library that stands between a process and the syncs of its disk. Whoever has Rust has a C compiler, which links for
+/// it.
+pub struct Syncs {
+    library: PathBuf,
+    control: PathBuf,
+}
+
+impl Syncs {
+    /// One in this directory, for one process; as yet it changes nothing.
+    pub fn new(directory: &Path, name: &str) -> Syncs {
+        let source = directory.join(format!("{name}.c"));
+        let (library, control) =
+            (directory.join(format!("{name}.so")), directory.join(format!("{name}.syncs")));
+        fs::write(&source, include_str!("syncs.c")).unwrap();
+        run_ok(Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]));
+        let syncs = Syncs { library, control };
+        syncs.heal();
+        syncs
+    }
+
+    /// What the process must be started with.
+    pub fn environment(&self) -> [(String, String); 2] {
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        [
+            ("LD_PRELOAD".to_owned(), text(&self.library)),
+            ("SYNCS_CONTROL".to_owned(), text(&self.control)),
+        ]
+    }
+
+    /// From now on a sync takes so many milliseconds longer.
+    pub fn slow(&self, milliseconds: u32) {
+        self.say(&milliseconds.to_string());
+    }
+
+    /// From now on a sync says that it is done, and does nothing.
+    pub fn lie(&self) {
+        self.say("-1");
+    }
+
+    /// From now on a sync is a sync.
+    pub fn heal(&self) {
+        self.say("0");
+    }
+
+    /// In one step, so that nobody reads half a word.
+    fn say(&self, word: &str) {
+        let new = self.control.with_extension("new");
+        fs::write(&new, word).unwrap();
+        fs::rename(&new, &self.control).unwrap();
+    }
+}

@@ -1,0 +1,144 @@
+//! The network between members, which can be cut in one direction or in both.
+//!
+//! ```text
+//!   member 0 ── dials the url of 1 ──▶ our listener ── dials where 1 listens ──▶ member 1
+//!                                        │      ▲
+//!                                        ▼      │   each way is held while it is cut
+//! ```
+//!
+//! It needs no rights and changes nothing outside this process. Members advertise our listeners; who dials is told by the
+//! header that peers send. What is on its way when a link is cut waits, as packets do that are sent again and again, and
+//! comes when the link is whole; a connection that is opened meanwhile waits for its first answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// Where a peer says who it is.
+const FROM: &str = "x-server-from:";
+
+/// How long the head of a request may be.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// What is known of the members, and which links are cut.
+#[derive(Clone, Default)]
+struct State {
+    /// Places by member ids, in lower case hexadecimal.
+    places: BTreeMap<String, usize>,
+    /// From whom to whom nothing comes through.
+    cut: BTreeSet<(usize, usize)>,
+}
+
+/// The links of a cluster; they end with the runtime.
+pub struct Network {
+    state: Arc<watch::Sender<State>>,
+}
+
+impl Network {
+    /// For each member, a port where we listen and the port where it does.
+    pub async fn start(ports: &[(u16, u16)]) -> Network {
+        let state = Arc::new(watch::Sender::new(State::default()));
+        for (to, (ours, theirs)) in ports.iter().copied().enumerate() {
+            let listener = TcpListener::bind(("127.0.0.1", ours)).await.unwrap();
+            let state = state.clone();
+            tokio::spawn(async move {
+                loop {
+                    let (dialler, _) = listener.accept().await.unwrap();
+                    // A connection that breaks is the members' affair.
+                    tokio::spawn(carry(dialler, to, theirs, state.clone()));
+                }
+            });
+        }
+        Network { state }
+    }
+
+    /// Which member has which id.
+    pub fn know(&self, ids: &[u64]) {
+        let places = ids.iter().enumerate().map(|(place, id)| (format!("{id:x}"), place));
+        self.state.send_modify(|state| state.places = places.collect());
+    }
+
+    /// Nothing comes through from the one to the other.
+    pub fn cut(&self, from: usize, to: usize) {
+        self.state.send_modify(|state| {
+            state.cut.insert((from, to));
+        });
+    }
+
+    /// All links are whole.
+    pub fn heal(&self) {
+        self.state.send_modify(|state| state.cut.clear());
+    }
+}
+
+async fn carry(
+    mut dialler: TcpStream,
+    to: usize,
+    port: u16,
+    state: Arc<watch::Sender<State>>,
+) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    while !head.windows(4).any(|window| window == b"\r\n\r\n") && head.len() < HEAD_BYTES_MAX {
+        if dialler.read_buf(&mut head).await? == 0 {
+            return Ok(());
+        }
+    }
+    let text = String::from_utf8_lossy(&head).to_lowercase();
+    let from = text.lines().find_map(|line| line.strip_prefix(FROM)).map(|id| id.trim().to_owned());
+    let mut listener = TcpStream::connect(("127.0.0.1", port)).await?;
+    dialler.set_nodelay(true)?;
+    listener.set_nodelay(true)?;
+    let mut there = Way { state: state.subscribe(), from: from.clone(), to, is_back: false };
+    let back = Way { state: state.subscribe(), from, to, is_back: true };
+    there.open().await;
+    listener.write_all(&head).await?;
+    let (from_dialler, to_dialler) = dialler.into_split();
+    let (from_listener, to_listener) = listener.into_split();
+    tokio::select! {
+        ended = pump(from_dialler, to_listener, there) => ended,
+        ended = pump(from_listener, to_dialler, back) => ended,
+    }
+}
+
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut way: Way,
+) -> std::io::Result<()> {
+    let mut bytes = vec![0; 64 << 10];
+    loop {
+        let count = from.read(&mut bytes).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        way.open().await;
+        to.write_all(&bytes[..count]).await?;
+    }
+}
+
+/// One way of a connection.
+struct Way {
+    state: watch::Receiver<State>,
+    /// The id of who dialled, if he said it.
+    from: Option<String>,
+    to: usize,
+    /// From who listens to who dialled.
+    is_back: bool,
+}
+
+impl Way {
+    /// Waits until it is not cut.
+    async fn open(&mut self) {
+        let Way { from, to, is_back, .. } = self;
+        let is_open = |state: &State| {
+            let Some(from) = from.as_ref().and_then(|id| state.places.get(id)) else { return true };
+            !state.cut.contains(&if *is_back { (*to, *from) } else { (*from, *to) })
+        };
+        // Nobody cuts any more if whoever did is gone.
+        drop(self.state.wait_for(is_open).await);
+    }
+}
