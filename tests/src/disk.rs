@@ -1,4 +1,4 @@
-//! Disks that can be made slow, made to lie, filled up, and cut off from power.
+//! Disks that can be made slow, made to lie, filled up, and cut off from power; each tells whether that had an effect.
 //!
 //! ```text
 //!   member ── files ──▶ ext4 ── page cache ──▶ loop device, direct I/O ──▶ image
@@ -17,6 +17,9 @@ use crate::process::{run, run_ok};
 
 /// The size of a disk: four segments each of the log and the store, and more. The image has holes where nothing lies.
 const DISK_BYTES: u64 = 1 << 30;
+
+/// What is written and never synced.
+const UNSYNCED: [u8; 4096] = [b'u'; 4096];
 
 /// How often a copy is begun anew because the kernel wrote meanwhile.
 const COPIES_MAX: usize = 50;
@@ -46,7 +49,7 @@ impl Disk {
         fs::create_dir(&mount).unwrap();
         let device = attached(&image)?;
         let disk = Disk { image, device, mount, cuts: 0 };
-        tried(Command::new("mount").args(["-o", "noatime", &disk.device]).arg(&disk.mount))?;
+        tried(&mut disk.mounting())?;
         Ok(disk)
     }
 
@@ -55,8 +58,11 @@ impl Disk {
         &self.mount
     }
 
-    /// The power fails, and comes back. Nobody may have files open here.
-    pub fn cut_power(&mut self) {
+    /// The power fails, and comes back; nobody may have files open here. Returns whether that took away what a file held
+    /// that was written the moment before and never synced: mostly so, but the kernel may have written it by itself.
+    pub fn cut_power(&mut self) -> bool {
+        let unsynced = self.mount.join("unsynced");
+        fs::write(&unsynced, UNSYNCED).unwrap();
         self.cuts += 1;
         let copy = self.image.with_extension("").with_extension(format!("{}.image", self.cuts));
         self.copy(&copy);
@@ -65,7 +71,17 @@ impl Disk {
         fs::remove_file(&self.image).unwrap();
         self.image = copy;
         self.device = attached(&self.image).expect("there was a loop device before");
-        run_ok(Command::new("mount").args(["-o", "noatime", &self.device]).arg(&self.mount));
+        run_ok(&mut self.mounting());
+        let has_lost = !fs::read(&unsynced).is_ok_and(|found| found == UNSYNCED);
+        fs::write(&unsynced, "").unwrap();
+        has_lost
+    }
+
+    /// Files that are removed leave holes in the image, so that less has to be copied.
+    fn mounting(&self) -> Command {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", "noatime,discard", &self.device]).arg(&self.mount);
+        mount
     }
 
     /// A copy takes time, and the kernel's own writes (of its journal, every five seconds) may come between. A copy
@@ -81,28 +97,27 @@ impl Disk {
         panic!("{} is written all the time", self.image.display());
     }
 
-    /// How many writes the disk has done, and how many requests it has not.
+    /// How many writes and discards the disk has done, and how many requests it has not.
     fn writes(&self) -> (u64, u64) {
         let name = self.device.trim_start_matches("/dev/");
         let stat = fs::read_to_string(format!("/sys/block/{name}/stat")).unwrap();
         let fields: Vec<u64> =
             stat.split_whitespace().map(|field| field.parse().unwrap()).collect();
-        (fields[4], fields[8])
+        (fields[4] + fields[11], fields[8])
     }
 
-    /// Takes all room that is left, until `free`.
+    /// Takes all room that is left, but for less than a megabyte, until `free`. Call it again if somebody made room.
     pub fn fill(&self) {
+        let ballast =
+            fs::OpenOptions::new().create(true).append(true).open(self.ballast()).unwrap();
         let stat = rustix::fs::statvfs(&self.mount).unwrap();
-        let free = stat.f_bavail * stat.f_frsize;
-        let ballast = fs::File::create(self.ballast()).unwrap();
         // Reserved in steps, for the file's own map takes room too.
-        let mut step = free;
-        let mut held = 0;
+        let mut step = stat.f_bavail * stat.f_frsize;
         while step >= 1 << 20 {
+            let held = ballast.metadata().unwrap().len();
             let flags = rustix::fs::FallocateFlags::empty();
-            match rustix::fs::fallocate(&ballast, flags, held, step) {
-                Ok(()) => held += step,
-                Err(_) => step /= 2,
+            if rustix::fs::fallocate(&ballast, flags, held, step).is_err() {
+                step /= 2;
             }
         }
     }
@@ -165,49 +180,59 @@ fn tried(command: &mut Command) -> Result<String, String> {
 pub struct Syncs {
     library: PathBuf,
     control: PathBuf,
+    struck: PathBuf,
 }
 
 impl Syncs {
     /// One in this directory, for one process; as yet it changes nothing.
     pub fn new(directory: &Path, name: &str) -> Syncs {
-        let source = directory.join(format!("{name}.c"));
-        let (library, control) =
-            (directory.join(format!("{name}.so")), directory.join(format!("{name}.syncs")));
-        fs::write(&source, include_str!("syncs.c")).unwrap();
-        run_ok(Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]));
-        let syncs = Syncs { library, control };
+        let (source, library) = (directory.join("syncs.c"), directory.join("syncs.so"));
+        if !library.exists() {
+            fs::write(&source, include_str!("syncs.c")).unwrap();
+            run_ok(Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]));
+        }
+        let control = directory.join(format!("{name}.syncs"));
+        let struck = directory.join(format!("{name}.struck"));
+        fs::write(&struck, "").unwrap();
+        let syncs = Syncs { library, control, struck };
         syncs.heal();
         syncs
     }
 
     /// What the process must be started with.
-    pub fn environment(&self) -> [(String, String); 2] {
-        let text = |path: &Path| path.to_str().unwrap().to_owned();
+    pub fn environment(&self) -> [(String, String); 3] {
         [
-            ("LD_PRELOAD".to_owned(), text(&self.library)),
-            ("SYNCS_CONTROL".to_owned(), text(&self.control)),
+            ("LD_PRELOAD", &self.library),
+            ("SYNCS_CONTROL", &self.control),
+            ("SYNCS_STRUCK", &self.struck),
         ]
+        .map(|(name, path)| (name.to_owned(), path.to_str().unwrap().to_owned()))
     }
 
     /// From now on a sync takes so many milliseconds longer.
     pub fn slow(&self, milliseconds: u32) {
-        self.say(&milliseconds.to_string());
+        self.say(milliseconds, true);
     }
 
-    /// From now on a sync says that it is done, and does nothing.
-    pub fn lie(&self) {
-        self.say("-1");
+    /// From now on a sync takes so many milliseconds, says that it is done, and has done nothing.
+    pub fn pretend(&self, milliseconds: u32) {
+        self.say(milliseconds, false);
     }
 
     /// From now on a sync is a sync.
     pub fn heal(&self) {
-        self.say("0");
+        self.say(0, true);
+    }
+
+    /// How many syncs were slow or none, so far.
+    pub fn struck(&self) -> u64 {
+        fs::metadata(&self.struck).unwrap().len()
     }
 
     /// In one step, so that nobody reads half a word.
-    fn say(&self, word: &str) {
+    fn say(&self, milliseconds: u32, syncs: bool) {
         let new = self.control.with_extension("new");
-        fs::write(&new, word).unwrap();
+        fs::write(&new, format!("{milliseconds} {}", u8::from(syncs))).unwrap();
         fs::rename(&new, &self.control).unwrap();
     }
 }

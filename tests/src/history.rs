@@ -4,7 +4,7 @@
 //! Whatever a client writes bears its name and a number, so a value says which request made it. The final member's whole
 //! watch is the log: what it tells of must have been asked for, once, and everything acknowledged must be in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as _;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -29,6 +29,9 @@ use tonic::{Code, Status};
 
 use crate::process::channel;
 use crate::random::Random;
+
+/// How long anything may take that must come: a bound, not an expectation.
+const WITHIN: Duration = Duration::from_secs(60);
 
 /// How long a client waits for one answer before it calls the fate of its request unknown.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -59,6 +62,15 @@ struct Shared {
     revision: AtomicI64,
     /// When a write was last acknowledged, and the longest time between two.
     pause: Mutex<(Instant, Duration)>,
+}
+
+/// Waits until this is so.
+pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + WITHIN;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not within {WITHIN:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// Clients at work on some endpoints.
@@ -92,7 +104,7 @@ impl Clients {
             pause: Mutex::new((Instant::now(), Duration::ZERO)),
         });
         let channels: Vec<Channel> = urls.iter().map(|url| channel(url)).collect();
-        let client = |client| {
+        let client = |client: u64| {
             let random = Random::new(seed ^ (client + 1).wrapping_mul(0x9e37_79b9));
             let (shared, channels) = (shared.clone(), channels.clone());
             tokio::spawn(async move { Client { client, shared, channels, random }.run().await })
@@ -110,14 +122,16 @@ impl Clients {
     }
 
     /// Waits until `more` writes have been acknowledged from now on.
-    pub async fn progress(&self, more: u64, within: Duration) {
+    pub async fn progress(&self, more: u64) {
         let goal = self.acknowledged() + more;
-        let deadline = Instant::now() + within;
-        while self.acknowledged() < goal {
-            let count = self.acknowledged();
-            assert!(Instant::now() < deadline, "{count} of {goal} writes within {within:?}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let what = format!("{goal} writes are acknowledged");
+        eventually(&what, || self.acknowledged() >= goal).await;
+    }
+
+    /// Waits until so many more requests were made, answered or not.
+    pub async fn ask(&self, more: u64) {
+        let goal = self.asked() + more;
+        eventually(&format!("{goal} requests are made"), || self.asked() >= goal).await;
     }
 
     /// Requests that were made.
@@ -125,12 +139,10 @@ impl Clients {
         self.shared.asked.load(Ordering::SeqCst)
     }
 
-    /// Waits until `count` requests were made in all.
-    pub async fn until_asked(&self, count: u64, within: Duration) {
-        let deadline = Instant::now() + within;
+    /// Waits until `count` requests were made in all, at whatever pace.
+    pub async fn until_asked(&self, count: u64) {
         while self.asked() < count {
-            assert!(Instant::now() < deadline, "{} of {count} requests", self.asked());
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            self.progress(1).await;
         }
     }
 
@@ -328,13 +340,9 @@ impl Watching {
     }
 
     /// Waits until the event of `revision` was seen, and returns all that was recorded.
-    pub async fn finish(self, revision: i64, within: Duration) -> Vec<Step> {
-        let deadline = Instant::now() + within;
-        while self.next.load(Ordering::SeqCst) <= revision {
-            let next = self.next.load(Ordering::SeqCst);
-            assert!(Instant::now() < deadline, "the watch waits for {next}, not past {revision}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    pub async fn finish(self, revision: i64) -> Vec<Step> {
+        let what = format!("the watch sees revision {revision}");
+        eventually(&what, || self.next.load(Ordering::SeqCst) > revision).await;
         self.stop.store(true, Ordering::SeqCst);
         self.task.await.unwrap()
     }
@@ -391,6 +399,9 @@ pub fn events(steps: &[Step]) -> Vec<Event> {
 #[derive(Debug, Default)]
 pub struct Judged {
     pub acknowledged_writes: usize,
+    /// Of these, those that are not where they were acknowledged to be.
+    pub lost_writes: usize,
+    /// Requests of which nobody knows whether they took effect.
     pub unknown: usize,
     pub revisions: usize,
     /// Histories of a key that were searched.
@@ -405,6 +416,7 @@ pub struct Judged {
 /// # Errors
 /// What is not as it was promised.
 pub fn judge(history: &[Operation], live: &[Step], whole: &[Event]) -> Result<Judged, String> {
+    let mut judged = count_lost(history, whole)?;
     let entries = log(history, whole)?;
     let log = Log { entries: &entries, lease_ttl_min: 1 };
     match witness::check(history, Some(log)) {
@@ -413,31 +425,14 @@ pub fn judge(history: &[Operation], live: &[Step], whole: &[Event]) -> Result<Ju
     }
     let model = log.model()?;
     watch::check(&model, live).map_err(|broken| format!("the watch: {broken}"))?;
-    let mut watched = 0;
-    for event in events(live) {
-        let changes = model.changes(2, model.revision());
-        let same = changes
-            .get(watched)
-            .is_some_and(|change| event.kv.as_ref().is_some_and(|kv| kv.key == change.key));
-        if !same {
-            return Err(format!("event {watched} of the watch is {event:?}, not the next change"));
-        }
-        watched += 1;
-    }
-    let all = model.changes(2, model.revision()).len();
+    // That says that nothing is wrong in what came; and this, that all came.
+    let (all, watched) = (model.changes(2, model.revision()).len(), events(live).len());
     if watched != all || whole.len() != all {
         return Err(format!("of {all} changes, {watched} and {} were watched", whole.len()));
     }
-    let mut judged = Judged { revisions: entries.len(), ..Judged::default() };
+    judged.revisions = entries.len();
     let mut keys: BTreeMap<&[u8], Vec<Operation>> = BTreeMap::new();
     for operation in history {
-        match &operation.outcome {
-            Outcome::Answered { answer, .. } if answer.says_changed() => {
-                judged.acknowledged_writes += 1;
-            }
-            Outcome::Unknown => judged.unknown += 1,
-            _ => {}
-        }
         keys.entry(key_of(&operation.request)).or_default().push(operation.clone());
     }
     for (key, history) in keys {
@@ -455,6 +450,36 @@ pub fn judge(history: &[Operation], live: &[Step], whole: &[Event]) -> Result<Ju
     match judged.inconclusive * 100 > judged.searched * INCONCLUSIVE_PERCENT_MAX {
         true => Err(format!("too much is left open: {judged:?}")),
         false => Ok(judged),
+    }
+}
+
+/// Looks for each acknowledged write at the revision that it was acknowledged to be: its value must be there, which no
+/// other request writes.
+fn count_lost(history: &[Operation], whole: &[Event]) -> Result<Judged, String> {
+    let mut values: BTreeMap<i64, BTreeSet<&Bytes>> = BTreeMap::new();
+    for kv in whole.iter().filter_map(|event| event.kv.as_ref()) {
+        values.entry(kv.mod_revision).or_default().insert(&kv.value);
+    }
+    let mut judged = Judged::default();
+    let mut lost = Vec::new();
+    for operation in history {
+        match &operation.outcome {
+            Outcome::Answered { answer, .. } if answer.says_changed() => {
+                judged.acknowledged_writes += 1;
+                let own = own_value(&operation.request).ok_or("a read that says it changed")?;
+                let there = values.get(&answer.revision());
+                if !there.is_some_and(|there| there.contains(&own)) {
+                    lost.push(operation);
+                }
+            }
+            Outcome::Unknown => judged.unknown += 1,
+            _ => {}
+        }
+    }
+    judged.lost_writes = lost.len();
+    match lost.first() {
+        Some(first) => Err(format!("{} writes are lost, the first is {first:?}", lost.len())),
+        None => Ok(judged),
     }
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!   member 0 ── dials the url of 1 ──▶ our listener ── dials where 1 listens ──▶ member 1
 //!                                        │      ▲
-//!                                        ▼      │   each way is held while it is cut
+//!                                        ▼      │   what comes along a way that is cut is held
 //! ```
 //!
 //! It needs no rights and changes nothing outside this process. Members advertise our listeners; who dials is told by the
@@ -11,7 +11,7 @@
 //! comes when the link is whole; a connection that is opened meanwhile waits for its first answer.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -24,36 +24,42 @@ const FROM: &str = "x-server-from:";
 /// How long the head of a request may be.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
-/// What is known of the members, and which links are cut.
+/// From whom to whom, by their places.
+type Way = (usize, usize);
+
+/// What is known of the members, and which ways are cut.
 #[derive(Clone, Default)]
 struct State {
     /// Places by member ids, in lower case hexadecimal.
     places: BTreeMap<String, usize>,
-    /// From whom to whom nothing comes through.
-    cut: BTreeSet<(usize, usize)>,
+    /// Nothing comes through here.
+    cut: BTreeSet<Way>,
 }
 
 /// The links of a cluster; they end with the runtime.
+#[derive(Clone, Default)]
 pub struct Network {
     state: Arc<watch::Sender<State>>,
+    /// How often something was held on each way because it was cut.
+    held: Arc<Mutex<BTreeMap<Way, u64>>>,
 }
 
 impl Network {
     /// For each member, a port where we listen and the port where it does.
     pub async fn start(ports: &[(u16, u16)]) -> Network {
-        let state = Arc::new(watch::Sender::new(State::default()));
+        let network = Network::default();
         for (to, (ours, theirs)) in ports.iter().copied().enumerate() {
             let listener = TcpListener::bind(("127.0.0.1", ours)).await.unwrap();
-            let state = state.clone();
+            let network = network.clone();
             tokio::spawn(async move {
                 loop {
                     let (dialler, _) = listener.accept().await.unwrap();
                     // A connection that breaks is the members' affair.
-                    tokio::spawn(carry(dialler, to, theirs, state.clone()));
+                    tokio::spawn(carry(dialler, to, theirs, network.clone()));
                 }
             });
         }
-        Network { state }
+        network
     }
 
     /// Which member has which id.
@@ -73,13 +79,18 @@ impl Network {
     pub fn heal(&self) {
         self.state.send_modify(|state| state.cut.clear());
     }
+
+    /// How often something on its way from the one to the other was held, so far.
+    pub fn held(&self, from: usize, to: usize) -> u64 {
+        self.held.lock().unwrap().get(&(from, to)).copied().unwrap_or_default()
+    }
 }
 
 async fn carry(
     mut dialler: TcpStream,
     to: usize,
     port: u16,
-    state: Arc<watch::Sender<State>>,
+    network: Network,
 ) -> std::io::Result<()> {
     let mut head = Vec::new();
     while !head.windows(4).any(|window| window == b"\r\n\r\n") && head.len() < HEAD_BYTES_MAX {
@@ -92,9 +103,9 @@ async fn carry(
     let mut listener = TcpStream::connect(("127.0.0.1", port)).await?;
     dialler.set_nodelay(true)?;
     listener.set_nodelay(true)?;
-    let mut there = Way { state: state.subscribe(), from: from.clone(), to, is_back: false };
-    let back = Way { state: state.subscribe(), from, to, is_back: true };
-    there.open().await;
+    let there = Gate { network: network.clone(), from: from.clone(), to, is_back: false };
+    let back = Gate { network, from, to, is_back: true };
+    there.pass().await;
     listener.write_all(&head).await?;
     let (from_dialler, to_dialler) = dialler.into_split();
     let (from_listener, to_listener) = listener.into_split();
@@ -104,25 +115,21 @@ async fn carry(
     }
 }
 
-async fn pump(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    mut way: Way,
-) -> std::io::Result<()> {
+async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, gate: Gate) -> std::io::Result<()> {
     let mut bytes = vec![0; 64 << 10];
     loop {
         let count = from.read(&mut bytes).await?;
         if count == 0 {
             return Ok(());
         }
-        way.open().await;
+        gate.pass().await;
         to.write_all(&bytes[..count]).await?;
     }
 }
 
-/// One way of a connection.
-struct Way {
-    state: watch::Receiver<State>,
+/// What all bytes of one direction of a connection come through.
+struct Gate {
+    network: Network,
     /// The id of who dialled, if he said it.
     from: Option<String>,
     to: usize,
@@ -130,15 +137,20 @@ struct Way {
     is_back: bool,
 }
 
-impl Way {
-    /// Waits until it is not cut.
-    async fn open(&mut self) {
-        let Way { from, to, is_back, .. } = self;
-        let is_open = |state: &State| {
-            let Some(from) = from.as_ref().and_then(|id| state.places.get(id)) else { return true };
-            !state.cut.contains(&if *is_back { (*to, *from) } else { (*from, *to) })
+impl Gate {
+    /// Waits until the way is not cut.
+    async fn pass(&self) {
+        let is_cut = |state: &State| {
+            let from = *state.places.get(self.from.as_ref()?)?;
+            let way = if self.is_back { (self.to, from) } else { (from, self.to) };
+            state.cut.contains(&way).then_some(way)
         };
-        // Nobody cuts any more if whoever did is gone.
-        drop(self.state.wait_for(is_open).await);
+        let mut state = self.network.state.subscribe();
+        let cut = is_cut(&state.borrow());
+        if let Some(way) = cut {
+            *self.network.held.lock().unwrap().entry(way).or_default() += 1;
+            // We hold the sender ourselves, so this ends when the link is whole and not before.
+            drop(state.wait_for(|state| is_cut(state).is_none()).await);
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use proto::etcdserverpb::{
 use tonic::transport::{Channel, Endpoint};
 
 /// How long a member may take to be ready; a bound, not an expectation.
-pub const READY_WITHIN: Duration = Duration::from_secs(30);
+pub const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// The project's root.
 pub fn root() -> PathBuf {
@@ -117,12 +117,11 @@ impl Member {
         self.child.as_ref().expect("the member runs").id()
     }
 
-    /// Ends the process as a power cut would see it: at once.
-    pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
+    /// Ends the process at once, if there is one; how it ended, which may have been by itself before.
+    pub fn kill(&mut self) -> Option<ExitStatus> {
+        let mut child = self.child.take()?;
+        child.kill().unwrap();
+        Some(child.wait().unwrap())
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {

@@ -3,51 +3,31 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
+use tests::disk::Syncs;
 use tests::process::{Cluster, quorate, run_ok};
 
 /// Where the part of infra2 stands in a transcript that begins with infra0, who was asked, and leads.
 const INFRA2_COLUMN: usize = "infra0 (leader, asked)  infra1              ".len();
 
 /// How long a sync of a slow disk takes.
-const SLOW_MS: u64 = 500;
+const SLOW_MS: u32 = 500;
 
-/// A library that decides how long the syncs of the process take that is started with it, whatever this machine's disk does
-/// meanwhile: nothing at all, or [`SLOW_MS`] if the environment has `SLOW`. Nothing is synced; no power fails here. Whoever
-/// has Rust has a C compiler, which links for it.
-fn disks_of_known_speed(directory: &Path) -> PathBuf {
-    let source = format!(
-        "#include <stdlib.h>\n\
-         #include <time.h>\n\
-         static int wait(void) {{\n\
-           struct timespec t = {{0, {SLOW_MS}000000}};\n\
-           if (getenv(\"SLOW\")) nanosleep(&t, 0);\n\
-           return 0;\n\
-         }}\n\
-         int fdatasync(int fd) {{ (void)fd; return wait(); }}\n\
-         int fsync(int fd) {{ (void)fd; return wait(); }}\n"
-    );
-    let (file, library) = (directory.join("disk.c"), directory.join("disk.so"));
-    std::fs::write(&file, source).unwrap();
-    run_ok(Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &file]));
-    library
-}
-
-/// Three members, of which infra0 leads, and the named ones have slow disks.
+/// Three members, of which infra0 leads, and the named ones have slow disks. Syncs take the time that we say, whatever this
+/// machine's disk does meanwhile; nothing is synced, for no power fails here.
 async fn cluster(slow: &[usize]) -> Cluster {
     let mut cluster = Cluster::new(&vec![quorate(); 3], &[]);
-    let library = disks_of_known_speed(&cluster.directory).to_str().unwrap().to_owned();
+    let directory = cluster.directory.clone();
     for (i, member) in cluster.members.iter_mut().enumerate() {
         // The one that is to lead is the first to lose patience.
         let election = if i == 0 { "--election-timeout=1500" } else { "--election-timeout=20000" };
         member.arguments.push(election.to_owned());
-        member.environment.push(("LD_PRELOAD".to_owned(), library.clone()));
-        if slow.contains(&i) {
-            member.environment.push(("SLOW".to_owned(), "yes".to_owned()));
-        }
+        let syncs = Syncs::new(&directory, &member.name);
+        syncs.pretend(if slow.contains(&i) { SLOW_MS } else { 0 });
+        member.environment.extend(syncs.environment());
     }
     cluster.start().await;
     assert_eq!(cluster.leader().await, 0);
@@ -154,14 +134,14 @@ async fn a_slow_majority_is_waited_for_and_leaves_its_mark() {
     assert!(longest.contains("until a majority had it on disk, infra"), "{text}");
     let (_, sync) = text.split_once("'s: its sync took ").expect(&text);
     let sync: f64 = sync.split_once(' ').unwrap().0.parse().unwrap();
-    assert!(sync >= SLOW_MS as f64, "{text}");
+    assert!(sync >= f64::from(SLOW_MS), "{text}");
 
     // Who made it slow stands in the list, without anybody having asked for it before.
     ctl(&cluster, 0, &["put", "ordinary", "value"]);
     let slow: Value = serde_json::from_str(&ctl(&cluster, 0, &["slow", "-w", "json"])).unwrap();
     let record = slow.as_array().unwrap().iter().find(|of| of["key"] == "b3JkaW5hcnk=").unwrap();
     assert!(record["longest"].as_str().unwrap().starts_with("the log of infra"), "{record:#}");
-    assert!(record["longest_us"].as_u64().unwrap() >= SLOW_MS * 1_000 / 2, "{record:#}");
+    assert!(record["longest_us"].as_u64().unwrap() >= u64::from(SLOW_MS) * 1_000 / 2, "{record:#}");
     let table = ctl(&cluster, 1, &["slow", "--cluster"]);
     assert!(table.contains("\"ordinary\"") && table.contains("the log of infra"), "{table}");
 
