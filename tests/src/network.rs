@@ -75,9 +75,11 @@ impl Network {
         });
     }
 
-    /// All links are whole.
-    pub fn heal(&self) {
-        self.state.send_modify(|state| state.cut.clear());
+    /// Everything comes through again, and first what was held.
+    pub fn mend(&self, from: usize, to: usize) {
+        self.state.send_modify(|state| {
+            state.cut.remove(&(from, to));
+        });
     }
 
     /// How often something on its way from the one to the other was held, so far.
@@ -149,7 +151,7 @@ impl Gate {
         let cut = is_cut(&state.borrow());
         if let Some(way) = cut {
             *self.network.held.lock().unwrap().entry(way).or_default() += 1;
-            // We hold the sender ourselves, so this ends when the link is whole and not before.
+            // We hold the sender ourselves, so this ends when the way is mended and not before.
             drop(state.wait_for(|state| is_cut(state).is_none()).await);
         }
     }
