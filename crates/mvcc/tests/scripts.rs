@@ -14,8 +14,8 @@
 //!   live KEY MAIN...                                 what reclaim is told of these records
 //!   hash [rev=N]
 //!   events [prev]                                    the last batch, with the values before
-//!   history KEY END from=N [events=N]                the past of a range, portion by portion
-//!   watch NAME KEY END [from=N] [no_put|no_delete], catch_up, state
+//!   history KEY END from=N [events=N] [effort=disk]  the past of a range, portion by portion
+//!   watch NAME KEY END [from=N] [no_put|no_delete], catch_up [effort=disk], state
 //!   leases                                           the living keys that hang on a lease
 //!   restart [values=BYTES]                           from disk; so many bytes of values stay in memory
 //!   exchange                                         an empty state takes the place of this one
@@ -188,10 +188,7 @@ impl Runner for Play {
             "range" | "count" => {
                 let revision = args.lookup_parse("rev")?.unwrap_or(0);
                 let limit = args.lookup_parse("limit")?.unwrap_or(0);
-                let effort = match args.lookup("effort").map_or("now", |arg| &arg.value) {
-                    "disk" => Effort::Disk,
-                    _ => Effort::Now,
-                };
+                let effort = effort(&mut args)?;
                 let range = next_range(&mut args)?;
                 let keys_only = args.next_pos().is_some_and(|arg| arg.value == "keys_only");
                 let count_only = command.name == "count";
@@ -281,11 +278,12 @@ impl Runner for Play {
             }
             "history" => {
                 let range = next_range(&mut args)?;
+                let effort = effort(&mut args)?;
                 let mut from = args.lookup_parse("from")?.ok_or("from where?")?;
                 let events_max = args.lookup_parse("events")?.unwrap_or(100);
                 let portion = Portion { events_max, bytes_max: 1 << 20 };
                 while from <= self.reader.revision() {
-                    match self.reader.history(&range, from, portion, Effort::Now) {
+                    match self.reader.history(&range, from, portion, effort) {
                         Ok(history) => {
                             let lines: Vec<String> = history.events.iter().map(line).collect();
                             from = history.next;
@@ -356,9 +354,10 @@ impl Runner for Play {
                 assert!(self.watchers.insert(id, range, from, revision, filter));
             }
             "catch_up" => {
+                let effort = effort(&mut args)?;
                 while let Some(lagging) = self.watchers.take_next() {
                     let (id, next) = (&lagging.id, lagging.next);
-                    match self.reader.history(&lagging.range, next, PORTION, Effort::Now) {
+                    match self.reader.history(&lagging.range, next, PORTION, effort) {
                         Ok(history) => {
                             let events = self.watchers.caught_up(id, &history);
                             if !events.is_empty() {
@@ -454,6 +453,15 @@ fn show_item(item: &Item, out: &mut String) {
         item.version
     )
     .unwrap();
+}
+
+/// `effort=now|disk`: as a shard reads, or as a read thread does.
+fn effort(args: &mut ArgumentConsumer) -> Result<Effort, Box<dyn Error>> {
+    match args.lookup("effort").map_or("now", |arg| &arg.value) {
+        "now" => Ok(Effort::Now),
+        "disk" => Ok(Effort::Disk),
+        other => Err(format!("no effort {other}").into()),
+    }
 }
 
 /// KEY and END, of which the second may be missing.

@@ -452,6 +452,57 @@ fn a_leader_that_no_quorum_answers_steps_down() {
     assert_eq!(raft.role(), RoleKind::Follower);
 }
 
+/// A link that is cut half-way kept a cluster in elections for hours, once: one node did not hear the leader, and another heard
+/// both. Here every link of three nodes is whole or cut, each direction by itself. Where two nodes hear each other there is one
+/// leader, it commits, and it and its term stay.
+#[test]
+fn whatever_links_are_left_of_three_a_connected_majority_has_one_leader() {
+    const LINKS: [(NodeId, NodeId); 6] = [(1, 2), (1, 3), (2, 1), (2, 3), (3, 1), (3, 2)];
+    for graph in 0..1u32 << LINKS.len() {
+        let is_up = |from, to| {
+            LINKS.iter().position(|link| *link == (from, to)).is_some_and(|at| graph >> at & 1 == 1)
+        };
+        let pairs = [(1, 2), (1, 3), (2, 3)];
+        if !pairs.iter().any(|(one, other)| is_up(*one, *other) && is_up(*other, *one)) {
+            continue;
+        }
+        for first in 1..=3 {
+            let config = |id| Config { pre_vote: true, check_quorum: true, seed: id, ..plain(id) };
+            let mut nodes: Vec<Raft> = (1..=3).map(|id| node_with(config(id), 3, 1, &[])).collect();
+            // Links are cut when somebody leads already.
+            nodes[first as usize - 1].campaign();
+            talk(&mut nodes);
+            assert_eq!(nodes[first as usize - 1].role(), RoleKind::Leader);
+            let tick = |nodes: &mut [Raft]| {
+                nodes.iter_mut().for_each(Raft::tick);
+                loop {
+                    let mut sent: Vec<Message> = nodes.iter_mut().flat_map(settle).collect();
+                    if sent.is_empty() {
+                        return;
+                    }
+                    sent.retain(|message| is_up(message.from, message.to));
+                    sent.into_iter().for_each(|m| nodes[m.to as usize - 1].step(m).unwrap());
+                }
+            };
+            (0..20 * ELECTION).for_each(|_| tick(&mut nodes));
+            let serving = |nodes: &mut [Raft]| {
+                let leads = |raft: &&mut Raft| raft.role() == RoleKind::Leader;
+                let leaders: Vec<&mut Raft> = nodes.iter_mut().filter(leads).collect();
+                let newest = leaders.into_iter().max_by_key(|raft| raft.term());
+                newest.map(|raft| (raft.id(), raft.term(), raft.commit()))
+            };
+            let said = format!("links {graph:06b}, {first} led");
+            let (id, term, before) = serving(&mut nodes).expect(&said);
+            let proposed = nodes[id as usize - 1].propose(vec![Bytes::from_static(b"x")]);
+            proposed.expect(&said);
+            (0..20 * ELECTION).for_each(|_| tick(&mut nodes));
+            let (same, still, after) = serving(&mut nodes).expect(&said);
+            assert_eq!((same, still), (id, term), "{said}: the leader does not stay");
+            assert!(after > before, "{said}: nothing is committed");
+        }
+    }
+}
+
 #[test]
 fn a_pre_vote_disturbs_nobody() {
     let mut raft = node_with(Config { pre_vote: true, ..plain(1) }, 3, 1, &[]);
