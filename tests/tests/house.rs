@@ -132,3 +132,40 @@ fn generated_code_is_up_to_date() {
     }
     xtask::check().unwrap();
 }
+
+/// RELIABILITY.md has a row for each invariant and each historic bug, and every test, script and function that it names is there.
+#[test]
+fn reliability_names_what_there_is() {
+    let text = std::fs::read_to_string(root().join("RELIABILITY.md")).unwrap();
+    let wanted = (1..=25).map(|n| format!("I{n}")).chain((1..=114).map(|n| format!("C{n:02}")));
+    for id in wanted {
+        let rows = text.lines().filter(|line| line.starts_with(&format!("| {id} |")));
+        let rows: Vec<&str> = rows.collect();
+        let [row] = rows[..] else { panic!("{id} has {} rows", rows.len()) };
+        let says = row.trim_end_matches('|').rsplit('|').next().unwrap().trim();
+        let is_shown = says.contains("::") || says.contains("/scripts/");
+        // Or it waits for a feature, or a sentence says why it cannot happen.
+        let is_argued = says.contains("later: ") || says.len() > 60;
+        assert!(is_shown || is_argued, "{id}: {says}");
+    }
+    let mut names = 0;
+    for name in text.split('`').skip(1).step_by(2).filter(|name| name.contains('/')) {
+        let (file, function) = name.split_once("::").map_or((name, None), |(f, n)| (f, Some(n)));
+        // Commands, paths of the API, and places within a sentence are not meant.
+        if file.contains(' ') || file.starts_with('/') || file.ends_with('/') {
+            continue;
+        }
+        names += 1;
+        let path = [root().join(file), root().join("crates").join(file)];
+        let path = path.iter().find(|path| path.is_file());
+        let path = path.unwrap_or_else(|| panic!("{file} is named, and is not there"));
+        let Some(function) = function else { continue };
+        let code = std::fs::read_to_string(path).unwrap();
+        let is_there = [format!("fn {function}("), format!("fn {function}<")];
+        assert!(
+            is_there.iter().any(|start| code.contains(start)),
+            "{function} is named, and is not in {file}"
+        );
+    }
+    assert!(names > 200, "only {names} names are understood");
+}
