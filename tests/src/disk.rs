@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::process::{run, run_ok};
+use crate::random::Random;
 
 /// The size of a disk: four segments each of the log and the store, and more. The image has holes where nothing lies.
 const DISK_BYTES: u64 = 1 << 30;
@@ -58,10 +59,15 @@ impl Disk {
         &self.mount
     }
 
-    /// The power fails, and comes back; nobody may have files open here. Returns whether that took away what a file held
-    /// that was written the moment before and never synced: mostly so, but the kernel may have written it by itself.
-    pub fn cut_power(&mut self) -> bool {
+    /// The power fails, and comes back; nobody may have files open here. What was not synced is lost; or, every other time,
+    /// some files of it are not, for the kernel writes by itself what it likes and when.
+    ///
+    /// Returns whether something was lost of a file that is written here and never synced: mostly so.
+    pub fn cut_power(&mut self, random: &mut Random) -> bool {
         let unsynced = self.mount.join("unsynced");
+        if random.one_in(2) {
+            write_back_some(&self.mount, random);
+        }
         fs::write(&unsynced, UNSYNCED).unwrap();
         self.cuts += 1;
         let copy = self.image.with_extension("").with_extension(format!("{}.image", self.cuts));
@@ -148,6 +154,18 @@ impl Drop for Disk {
             if !output.status.success() {
                 eprintln!("{command:?}: {}", String::from_utf8_lossy(&output.stderr));
             }
+        }
+    }
+}
+
+/// Writes files to the disk, each or not. As the kernel does by itself, this takes along all changes of names so far.
+fn write_back_some(directory: &Path, random: &mut Random) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            write_back_some(&path, random);
+        } else if random.one_in(2) {
+            fs::File::open(&path).unwrap().sync_data().unwrap();
         }
     }
 }

@@ -135,13 +135,15 @@ struct Site {
     /// One for each member, or none at all.
     disks: Vec<Disk>,
     network: Network,
+    /// What the faults draw.
+    random: Random,
     tally: Tally,
     cluster: Cluster,
 }
 
 impl Site {
     /// Running members. If there can be no disks of their own here it says why, and has none.
-    async fn start(size: usize) -> (Site, Result<(), String>) {
+    async fn start(size: usize, seed: u64) -> (Site, Result<(), String>) {
         // Little is kept, so that a member that was away sometimes needs a snapshot.
         let flags = ["--snapshot-count", "400", "--snapshot-catchup-entries", "200"];
         let cluster = Cluster::new(&vec![quorate(); size], &flags);
@@ -149,6 +151,7 @@ impl Site {
             syncs: Vec::new(),
             disks: Vec::new(),
             network: Network::default(),
+            random: Random::new(seed),
             tally: Tally::default(),
             cluster,
         };
@@ -181,8 +184,8 @@ impl Site {
     }
 
     /// A lone member with a disk of its own, or why there is none here.
-    async fn lone() -> Result<Site, String> {
-        let (site, has_disks) = Site::start(1).await;
+    async fn lone(seed: u64) -> Result<Site, String> {
+        let (site, has_disks) = Site::start(1, seed).await;
         has_disks.map(|()| site)
     }
 
@@ -269,7 +272,9 @@ impl Site {
 
     fn cut_power(&mut self, at: usize) {
         self.kill(at);
-        let lost = block_in_place(|| self.disks[at].cut_power());
+        // How much is drawn depends on the files; what is drawn afterwards shall not.
+        let mut random = Random::new(self.random.draw());
+        let lost = block_in_place(|| self.disks[at].cut_power(&mut random));
         self.tally.cuts_with_loss += usize::from(lost);
     }
 
@@ -352,8 +357,7 @@ async fn fill_the_log(urls: Vec<String>, first: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_members_live_through_every_two_faults_together() {
     let seed = seed("fault_pairs");
-    let mut random = Random::new(seed);
-    let (mut site, has_disks) = Site::start(3).await;
+    let (mut site, has_disks) = Site::start(3, seed).await;
     let mut faults = FAULTS.to_vec();
     if let Err(why) = has_disks {
         skip("full_disks_and_power_cuts", &why);
@@ -364,23 +368,23 @@ async fn three_members_live_through_every_two_faults_together() {
         pairs.extend(faults[i..].iter().map(|second| (*first, *second)));
     }
     for i in (1..pairs.len()).rev() {
-        pairs.swap(i, random.below(i as u64 + 1) as usize);
+        pairs.swap(i, site.random.below(i as u64 + 1) as usize);
     }
     let rounds = from_environment("QUORATE_FAULT_PAIRS", 2) as usize;
     let (clients, watching) =
         (Clients::start(&site.urls(), CLIENTS, seed), Watching::start(site.urls()));
     clients.progress(200).await;
     for (first, second) in pairs.iter().cycle().take(rounds).copied() {
-        let mut blows = blows(first, second, &mut random);
+        let mut blows = blows(first, second, &mut site.random);
         for blow in blows {
             println!("fault_pairs: {:?} at {}, {}", blow.fault, blow.at, blow.to);
             site.begin(blow, &clients).await;
         }
         clients.ask(CLIENTS).await;
         // Not a wait for something: it shall last for a while, now longer and now shorter than an election.
-        tokio::time::sleep(Duration::from_millis(random.below(1500))).await;
+        tokio::time::sleep(Duration::from_millis(site.random.below(1500))).await;
         // They end in either order.
-        if random.one_in(2) {
+        if site.random.one_in(2) {
             blows.reverse();
         }
         for blow in blows {
@@ -406,14 +410,13 @@ async fn three_members_live_through_every_two_faults_together() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_power_of_a_lone_member_fails_again_and_again_and_nothing_is_lost() {
     let seed = seed("power_cuts");
-    let mut random = Random::new(seed);
-    let mut site = need!("power_cuts", Site::lone().await);
+    let mut site = need!("power_cuts", Site::lone(seed).await);
     let (clients, watching) =
         (Clients::start(&site.urls(), CLIENTS, seed), Watching::start(site.urls()));
     for cut in 0..from_environment("QUORATE_POWER_CUTS", 2) {
-        clients.progress(1 + random.below(400)).await;
+        clients.progress(1 + site.random.below(400)).await;
         // Not a wait for something: moments are spread between one write and the next.
-        tokio::time::sleep(Duration::from_micros(random.below(20_000))).await;
+        tokio::time::sleep(Duration::from_micros(site.random.below(20_000))).await;
         let (acknowledged, revision) = power_failed(&mut site, &clients).await;
         assert!(
             revision >= acknowledged,
@@ -437,7 +440,7 @@ async fn the_power_of_a_lone_member_fails_again_and_again_and_nothing_is_lost() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_says_it_has_synced_and_has_not_loses_what_was_acknowledged() {
     let seed = seed("lying_disk");
-    let mut site = need!("lying_disk", Site::lone().await);
+    let mut site = need!("lying_disk", Site::lone(seed).await);
     let clients = Clients::start(&site.urls(), CLIENTS, seed);
     for cut in 1..=LYING_CUTS_MAX {
         site.syncs[0].pretend(0);
