@@ -306,7 +306,8 @@ fn never_sent(status: &Status) -> bool {
 /// Whether it is what a client hears on a bad day: of a broken connection, or a member's own word that it cannot now.
 /// Anything else is a bug.
 fn is_bad_day(status: &Status) -> bool {
-    let cannot_now = [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled];
+    let cannot_now =
+        [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled, Code::ResourceExhausted];
     status.source().is_some() || cannot_now.contains(&status.code())
 }
 
@@ -537,5 +538,111 @@ fn key_of(request: &Request) -> &[u8] {
             }
         }
         other => unreachable!("{other:?} is never drawn"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::etcdserverpb::{PutResponse, RangeResponse, ResponseHeader, WatchResponse};
+    use proto::mvccpb::KeyValue;
+
+    use super::*;
+
+    fn header(revision: i64) -> Option<ResponseHeader> {
+        Some(ResponseHeader { revision, ..Default::default() })
+    }
+
+    fn kv(value: &str, revision: i64) -> KeyValue {
+        KeyValue {
+            key: "key".into(),
+            value: Bytes::copy_from_slice(value.as_bytes()),
+            create_revision: 2,
+            mod_revision: revision,
+            version: revision - 1,
+            ..Default::default()
+        }
+    }
+
+    /// A put that was acknowledged to be of this revision, or never.
+    fn put(value: &str, revision: Option<i64>, call: u64) -> Operation {
+        let own = kv(value, 0);
+        let put = PutRequest { key: own.key, value: own.value, ..Default::default() };
+        let answer = |revision| {
+            let answer = Answer::Put(PutResponse { header: header(revision), prev_kv: None });
+            Outcome::Answered { at: call + 1, answer }
+        };
+        let outcome = revision.map_or(Outcome::Unknown, answer);
+        Operation { client: 0, call, request: Request::Put(put), outcome }
+    }
+
+    /// A read that found what was put at this revision.
+    fn read(value: &str, revision: i64, call: u64) -> Operation {
+        let range = RangeRequest { key: "key".into(), ..Default::default() };
+        let answer = Answer::Range(RangeResponse {
+            header: header(revision),
+            kvs: vec![kv(value, revision)],
+            count: 1,
+            ..Default::default()
+        });
+        let outcome = Outcome::Answered { at: call + 1, answer };
+        Operation { client: 1, call, request: Request::Range(range), outcome }
+    }
+
+    /// What a watch is told if these values come one after the other from revision 2 on.
+    fn told(values: &[&str]) -> Vec<Event> {
+        let event = |(value, revision): (&&str, i64)| Event {
+            kv: Some(kv(value, revision)),
+            ..Default::default()
+        };
+        values.iter().zip(2..).map(event).collect()
+    }
+
+    fn live(events: Vec<Event>) -> Vec<Step> {
+        let asked = WatchCreateRequest {
+            key: Bytes::from_static(b"\0"),
+            range_end: Bytes::from_static(b"\0"),
+            start_revision: 1,
+            ..Default::default()
+        };
+        let tell = |event: Event| {
+            let revision = event.kv.as_ref().unwrap().mod_revision;
+            let events = vec![event];
+            Step::Told(WatchResponse { header: header(revision), events, ..Default::default() })
+        };
+        [Step::Asked(asked)].into_iter().chain(events.into_iter().map(tell)).collect()
+    }
+
+    /// Two puts that were acknowledged, one that nobody knows of, and a read.
+    fn history() -> Vec<Operation> {
+        vec![put("a", Some(2), 1), put("b", Some(3), 3), put("c", None, 5), read("b", 3, 7)]
+    }
+
+    #[test]
+    fn what_was_promised_is_kept_with_the_unknown_write_or_without() {
+        for values in [&["a", "b"][..], &["a", "b", "c"]] {
+            let (whole, live) = (told(values), live(told(values)));
+            let judged = judge(&history(), &live, &whole).unwrap();
+            assert_eq!((judged.acknowledged_writes, judged.unknown), (2, 1));
+            assert_eq!((judged.lost_writes, judged.inconclusive), (0, 0));
+            assert_eq!(judged.revisions, values.len());
+        }
+    }
+
+    #[test]
+    fn what_was_not_is_named() {
+        let refused = |history: &[Operation], watched: &[&str], whole: &[&str], why: &str| {
+            let says = judge(history, &live(told(watched)), &told(whole)).unwrap_err();
+            assert!(says.contains(why), "{says}");
+        };
+        refused(&history(), &["a"], &["a"], "1 writes are lost");
+        refused(&history(), &["a", "c"], &["a", "c"], "1 writes are lost");
+        refused(&history(), &["b", "a"], &["b", "a"], "2 writes are lost");
+        refused(&history(), &["a", "b", "x"], &["a", "b", "x"], "nobody asked");
+        refused(&history(), &["a", "b", "c"], &["a", "b", "c", "c"], "took effect again");
+        refused(&history(), &["a"], &["a", "b"], "of 2 changes, 1 and 2 were watched");
+        refused(&history(), &["a", "c"], &["a", "b", "c"], "the watch: ");
+        let mut stale = history();
+        stale.push(read("a", 2, 9));
+        refused(&stale, &["a", "b"], &["a", "b"], "by witness");
     }
 }
