@@ -36,7 +36,7 @@ const LEASES_MAX: usize = 3;
 /// turn to other groups: every request of unknown outcome doubles what has to be searched of its group from then on.
 const GROUPS: u64 = 5;
 const GROUP_KEYS: u64 = 3;
-const GROUPS_US: u64 = 10_000_000;
+const GROUPS_US: u64 = 5_000_000;
 
 /// A connection.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +83,11 @@ impl Client {
             next_watch: 0,
             leases: Vec::new(),
         }
+    }
+
+    /// The member that it is connected to.
+    pub fn member(&self) -> Option<usize> {
+        self.connection.map(|connection| connection.member)
     }
 
     /// Those of its watches that have not been told everything.
@@ -413,6 +418,7 @@ impl World {
         {
             recorder.on_call(c, op, self.now, request);
         }
+        self.trace_asked(c, op, &ask);
         self.after(patience, Whose::World, Event::Patience(c, op));
         self.ask(c, op, ask);
     }
@@ -498,7 +504,9 @@ impl World {
             self.after(delay, whose, Event::Ask(old.shard, gone));
         }
         let client = &mut self.clients[c];
-        let lost = std::mem::take(&mut client.pending).len();
+        let lost = std::mem::take(&mut client.pending);
+        lost.keys().for_each(|op| self.trace_given_up(c, *op));
+        let lost = lost.len();
         self.figures.unknown += lost as u64;
         let client = &mut self.clients[c];
         let mut member = client.random.below(members as u64) as usize;
@@ -574,6 +582,8 @@ impl World {
             return;
         }
         self.figures.unknown += 1;
+        self.trace_given_up(c, op);
+        let client = &mut self.clients[c];
         let turns_away = client.random.chance(0.7);
         self.after(1_000, Whose::World, Event::Step(c));
         if turns_away {
@@ -657,6 +667,7 @@ impl World {
         if let Some(recorder) = &mut self.recorder {
             recorder.on_outcome(c, op, self.now, outcome);
         }
+        self.trace_told(c, op, outcome);
         let ok = outcome.is_done();
         if let Some(lease) = pending.granted {
             let client = &mut self.clients[c];
@@ -687,7 +698,7 @@ impl World {
 }
 
 /// What a history says of a request, if it is one that a history knows.
-fn request_of(ask: &Ask) -> Option<history::Request> {
+pub fn request_of(ask: &Ask) -> Option<history::Request> {
     use history::Request;
     Some(match ask {
         Ask::Propose(wish, _) => match wish.clone() {

@@ -20,6 +20,7 @@ mod client;
 mod disk;
 mod faults;
 pub mod history;
+mod json;
 pub mod lab;
 mod member;
 mod model;
@@ -31,6 +32,8 @@ mod report;
 mod scenario;
 mod script;
 mod shard;
+mod shrink;
+mod trace;
 mod world;
 
 use std::cell::RefCell;
@@ -41,6 +44,8 @@ pub use plan::{Plan, flag};
 pub use recorder::{Judgement, Recording};
 pub use report::{Figures, INCONCLUSIVE_PERCENT, Report, Verdict};
 pub use scenario::{FAULTS, Fault, MUTANTS, Mutant, Workload};
+pub use shrink::{Shrunk, likeness, shrink};
+pub use trace::Trace;
 
 use world::World;
 
@@ -59,7 +64,32 @@ pub fn keep_panics_quiet() {
 
 /// Runs a plan, and has judged what its clients were told.
 pub fn run(plan: &Plan) -> Report {
-    let recording = record(plan);
+    judged(record(plan))
+}
+
+/// Runs a plan, and keeps what its clients asked and were told, and the log that its members agreed on.
+pub fn record(plan: &Plan) -> Recording {
+    recorded(&mut World::new(plan.scenario()))
+}
+
+/// Runs a plan as [`run`] does, and keeps a trace of all that happens.
+pub fn trace(plan: &Plan) -> (Report, Trace) {
+    let mut world = World::new(plan.scenario());
+    world.tracer = Some(Box::default());
+    let report = judged(recorded(&mut world));
+    let tracer = world.tracer.take().expect("it was put there");
+    let trace = tracer.finish(plan, &world.scenario, &report);
+    (report, trace)
+}
+
+fn recorded(world: &mut World) -> Recording {
+    world.recorder = Some(Box::default());
+    let report = run_world(world);
+    let recorder = world.recorder.take().expect("it was put there");
+    recorder.finish(report, &world.scenario)
+}
+
+fn judged(recording: Recording) -> Report {
     let mut report = recording.report.clone();
     // Of a run that was broken off there is no more to be said.
     if !report.is_broken() {
@@ -67,15 +97,6 @@ pub fn run(plan: &Plan) -> Report {
         report.take_judgement();
     }
     report
-}
-
-/// Runs a plan, and keeps what its clients asked and were told, and the log that its members agreed on.
-pub fn record(plan: &Plan) -> Recording {
-    let mut world = World::new(plan.scenario());
-    world.recorder = Some(Box::default());
-    let report = run_world(&mut world);
-    let recorder = world.recorder.take().expect("it was put there");
-    recorder.finish(report, &world.scenario)
 }
 
 fn run_world(world: &mut World) -> Report {

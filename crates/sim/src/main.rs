@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   sim --seed N                    one seed, with its trace hash and figures
+//!   sim --seed N --timeline FILE    the same, drawn
 //!   sim --seed N --seeds M          M seeds from N on
 //!   sim --mutants                   each deliberate defect must be found within 50 seeds
 //!   sim --histories [--seeds M]     what clients were told, judged without the simulator's own checks
@@ -20,13 +21,13 @@ use std::process::ExitCode;
 
 use crew::Progress;
 use sim::{
-    Fault, Figures, INCONCLUSIVE_PERCENT, Judgement, MUTANTS, Mutant, Plan, Report, Verdict,
-    Workload,
+    Fault, Figures, INCONCLUSIVE_PERCENT, Judgement, MUTANTS, Mutant, Plan, Report, Shrunk,
+    Verdict, Workload,
 };
 
 const USAGE: &str = "usage: sim [--seed N] [--seeds M] [--seconds S] [--jobs J] [--twice PERCENT]
            [--roll N] [--members N] [--clients N] [--workload everything|groups]
-           [--without KIND,…] [--mutant NAME] [--blind] [--histories] [--mutants]";
+           [--trace FILE] [--timeline FILE] [--without KIND,…] [--mutant NAME] [--blind] [--histories] [--mutants]";
 /// Within so many seeds a mutant must be found.
 const MUTANT_SEEDS: u64 = 50;
 /// So many broken seeds tell enough.
@@ -43,6 +44,9 @@ struct Options {
     twice: Option<u64>,
     mutants: bool,
     histories: bool,
+    /// Files for the trace and the timeline of a seed.
+    trace: Option<String>,
+    timeline: Option<String>,
 }
 
 fn options(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
@@ -53,6 +57,8 @@ fn options(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
         twice: None,
         mutants: false,
         histories: false,
+        trace: None,
+        timeline: None,
     };
     let mut arguments = arguments;
     while let Some(argument) = arguments.next() {
@@ -85,11 +91,17 @@ fn options(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
             }
             "--jobs" => options.jobs = number(value())?.clamp(1, 1_024) as usize,
             "--twice" => options.twice = Some(number(value())?.min(100)),
+            "--trace" => options.trace = Some(value()?),
+            "--timeline" => options.timeline = Some(value()?),
             "--blind" => plan.blind = true,
             "--mutants" => options.mutants = true,
             "--histories" => options.histories = true,
             other => return Err(format!("unknown argument {other}")),
         }
+    }
+    let is_one = options.seeds.is_none() && !options.mutants && !options.histories;
+    if !is_one && (options.trace.is_some() || options.timeline.is_some()) {
+        return Err("a trace and a timeline are of one seed".to_owned());
     }
     Ok(options)
 }
@@ -125,10 +137,11 @@ struct Done {
     report: Report,
     twice: bool,
     differs: bool,
+    shrunk: Option<Shrunk>,
 }
 
-/// Runs a plan, a second time too if so asked: a second story is a broken promise.
-fn done(plan: Plan, twice: bool) -> Done {
+/// Runs a plan, a second time too if so asked: a second story is a broken promise. What fails is shrunk.
+fn done(plan: Plan, twice: bool, shrinks: bool) -> Done {
     let mut report = sim::run(&plan);
     let mut differs = false;
     if twice && !report.is_broken() {
@@ -140,12 +153,23 @@ fn done(plan: Plan, twice: bool) -> Done {
             report.verdict = Verdict::Broken { what, last };
         }
     }
-    Done { plan, report, twice, differs }
+    let shrunk = (shrinks && report.is_broken() && !differs).then(|| sim::shrink(&plan, &report));
+    Done { plan, report, twice, differs, shrunk }
 }
 
 fn one(options: &Options) -> ExitCode {
     let twice = options.twice.is_some_and(|percent| percent > 0);
-    let done = done(options.plan.clone(), twice);
+    let is_drawn = options.trace.is_some() || options.timeline.is_some();
+    let done = done(options.plan.clone(), twice, !is_drawn);
+    if is_drawn {
+        let (_, trace) = sim::trace(&options.plan);
+        let written = write(options.trace.as_deref(), || trace.json())
+            .and_then(|()| write(options.timeline.as_deref(), || trace.timeline()));
+        if let Err(why) = written {
+            eprintln!("{why}");
+            return ExitCode::from(74);
+        }
+    }
     let report = &done.report;
     println!("seed           {}, {} members", report.seed, report.members);
     println!("trace hash     {:016x}{}", report.hash, if twice { ", twice" } else { "" });
@@ -157,6 +181,11 @@ fn one(options: &Options) -> ExitCode {
         Verdict::Broken { .. } => tell(&done),
     }
     ExitCode::from(u8::from(report.is_broken()))
+}
+
+fn write(file: Option<&str>, what: impl FnOnce() -> String) -> Result<(), String> {
+    let Some(file) = file else { return Ok(()) };
+    std::fs::write(file, what()).map_err(|why| format!("{file} cannot be written: {why}"))
 }
 
 /// Whether the seed of this number is among so many in a hundred, which lie evenly and begin with the first.
@@ -171,7 +200,7 @@ fn many(options: &Options, seeds: u64) -> ExitCode {
     let (mut count, mut broken, mut inconclusive) = (0u64, 0u64, Vec::new());
     let (mut twice, mut differ) = (0u64, 0u64);
     let mut progress = Progress::new();
-    let run = |number| done(options.plan.of_seed(first + number), is_twice(number, percent));
+    let run = |number| done(options.plan.of_seed(first + number), is_twice(number, percent), true);
     crew::work(options.jobs, seeds, &run, &mut |done| {
         count += 1;
         twice += u64::from(done.twice);
@@ -312,6 +341,19 @@ fn tell(done: &Done) {
         done.report.figures.simulated_us as f64 / 1e6
     );
     println!("again          sim {}", done.plan);
+    let Some(shrunk) = &done.shrunk else { return };
+    if shrunk.plan == done.plan {
+        return println!("shrunk         no, nothing smaller of {} runs fails so", shrunk.attempts);
+    }
+    println!("shrunk         sim {}", shrunk.plan);
+    if let Verdict::Broken { what, .. } = &shrunk.report.verdict {
+        println!(
+            "               after {:.6} s: {what} ({} runs tried)",
+            shrunk.report.figures.simulated_us as f64 / 1e6,
+            shrunk.attempts
+        );
+    }
+    println!("to be seen     with --timeline seed-{}.html besides", done.report.seed);
 }
 
 #[cfg(test)]

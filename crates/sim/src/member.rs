@@ -192,6 +192,11 @@ impl Member {
         self.view().is_some_and(|view| view.leads())
     }
 
+    /// What is wrong with its disk: it fails, has no room, or both.
+    pub fn disk_trouble(&self) -> (bool, bool) {
+        (self.failing, self.full)
+    }
+
     /// Whether its disk may fail it: whoever fails then is excused.
     pub fn is_excused(&self) -> bool {
         self.doomed || self.failing || self.full
@@ -884,7 +889,9 @@ impl World {
             self.soon(m, 50, Event::Arrive(Box::new(forged)));
         }
         self.figures.messages += 1;
-        match self.network.send(m, to, self.now) {
+        let fate = self.network.send(m, to, self.now);
+        self.trace_sent(m, &message, fate);
+        match fate {
             Fate::Cut => self.unreachable(m, message.to),
             Fate::Lost => self.figures.fired[Fault::Loss as usize] += 1,
             Fate::Arrives { at, again, aside } => {

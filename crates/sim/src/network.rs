@@ -58,6 +58,12 @@ impl Network {
         &mut self.links[from * self.ends + to]
     }
 
+    /// All links, each with its two ends.
+    pub fn links(&self) -> impl Iterator<Item = (usize, usize, &Link)> {
+        let ends = self.ends;
+        self.links.iter().enumerate().map(move |(place, link)| (place / ends, place % ends, link))
+    }
+
     /// Whether messages pass both ways.
     pub fn is_whole(&self, one: usize, other: usize) -> bool {
         self.passes(one, other) && self.passes(other, one)

@@ -16,6 +16,9 @@ use crate::report::Report;
 use crate::scenario::{Scenario, Workload};
 use crate::shard;
 
+/// How far an order is searched in each group: a second and some ten megabytes at worst.
+const SEARCH: Bounds = Bounds { steps: 500_000, places: 50_000 };
+
 /// What was recorded of a run.
 #[derive(Clone, Debug)]
 pub struct Recording {
@@ -105,14 +108,17 @@ impl Recording {
         };
         match witness::check(&self.history, Some(self.log())) {
             witness::Verdict::Kept => {}
-            found => judgement.broken(format!("the witness says {found:?}")),
+            witness::Verdict::Broken(why) => judgement.broken(format!("the witness says: {why}")),
+            witness::Verdict::Open(why) => {
+                judgement.broken(format!("the witness cannot tell: {why}"))
+            }
         }
         if self.workload == Workload::Groups
             && let Ok(operations) = keyspace::of(&self.history)
         {
             judgement.searches = 1;
             judgement.searched = operations.len() as u64;
-            match search::check(&Keyspace, &operations, Bounds::default()) {
+            match search::check(&Keyspace, &operations, SEARCH) {
                 search::Verdict::Linearizable => {}
                 search::Verdict::Unknown => judgement.undecided = 1,
                 search::Verdict::Refused { stuck } => {
@@ -132,7 +138,7 @@ impl Recording {
             judgement.watches += 1;
             judgement.events += steps.iter().map(Step::events).sum::<usize>() as u64;
             if let Err(broken) = watch::check(&model, steps) {
-                judgement.broken(broken.to_string());
+                judgement.broken(format!("a watch was told wrongly: {broken}"));
             }
         }
         judgement

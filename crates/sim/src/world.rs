@@ -21,6 +21,7 @@ use crate::report::{Figures, Report, Verdict};
 use crate::scenario::Scenario;
 use crate::script::Script;
 use crate::shard::{Forward, Request, Told};
+use crate::trace::{self, Tracer};
 
 /// How many of the last events are told.
 const LAST_EVENTS: usize = 120;
@@ -121,7 +122,8 @@ impl Event {
     }
 }
 
-fn kind_name(message: &Message) -> &'static str {
+/// The kind of a message, as a word.
+pub fn kind_name(message: &Message) -> &'static str {
     use raft::MessageKind::*;
     match message.kind {
         App => "App",
@@ -235,6 +237,8 @@ pub struct World {
     pub script: Option<Box<Script>>,
     /// Keeps what clients ask and are told, if somebody wants it.
     pub recorder: Option<Box<Recorder>>,
+    /// Keeps all that happens, if somebody wants it.
+    pub tracer: Option<Box<Tracer>>,
     queue: BinaryHeap<Reverse<Entry>>,
     sequence: u64,
     ties: Random,
@@ -269,6 +273,7 @@ impl World {
             delays: root.child("delays", 0),
             script: None,
             recorder: None,
+            tracer: None,
             queue: BinaryHeap::new(),
             sequence: 0,
             ties: root.child("ties", 0),
@@ -360,8 +365,10 @@ impl World {
         self.digest.word(Digest::of(what.as_bytes()) ^ one.rotate_left(32) ^ two);
         if !matches!(entry.event, Event::Sample | Event::Look | Event::ShardTick) {
             self.note(member, what, one, two);
+            self.trace(member, what, || entry.event.fields());
         }
         self.dispatch(member, entry.event);
+        self.trace_changes();
     }
 
     fn dispatch(&mut self, member: Option<usize>, event: Event) {
@@ -434,6 +441,7 @@ impl World {
     pub fn remember(&mut self, member: Option<usize>, what: &'static str, one: u64, two: u64) {
         self.digest.word(Digest::of(what.as_bytes()) ^ one.rotate_left(32) ^ two);
         self.note(member, what, one, two);
+        self.trace(member, what, || trace::fields_of(what, one, two));
     }
 
     fn note(&mut self, member: Option<usize>, what: &'static str, one: u64, two: u64) {

@@ -29,6 +29,8 @@ pub mod search;
 pub mod watch;
 pub mod witness;
 
+use std::fmt;
+
 use proto::etcdserverpb::request_op::Request as Op;
 use proto::etcdserverpb::response_op::Response as OpAnswer;
 use proto::etcdserverpb::{
@@ -152,6 +154,59 @@ impl Request {
             Request::Range(_) => true,
             Request::Txn(txn) => reads(txn),
             _ => false,
+        }
+    }
+}
+
+/// In a few words.
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Request::Put(put) => {
+                write!(f, "put {}", Span(&put.key, b""))?;
+                if put.ignore_value {
+                    write!(f, ", its value kept")
+                } else {
+                    write!(f, " of {} bytes", put.value.len())
+                }?;
+                if put.lease != 0 { write!(f, ", lease {:x}", put.lease) } else { Ok(()) }
+            }
+            Request::Range(range) => {
+                write!(f, "get {}", Span(&range.key, &range.range_end))?;
+                if range.revision > 0 {
+                    write!(f, " at {}", range.revision)?;
+                }
+                if range.serializable { write!(f, ", serializable") } else { Ok(()) }
+            }
+            Request::DeleteRange(delete) => {
+                write!(f, "delete {}", Span(&delete.key, &delete.range_end))
+            }
+            Request::Txn(txn) => {
+                let (compares, then, or) = (&txn.compare, &txn.success, &txn.failure);
+                write!(
+                    f,
+                    "txn of {} compares, {} operations or {}",
+                    compares.len(),
+                    then.len(),
+                    or.len()
+                )
+            }
+            Request::Compact(compaction) => write!(f, "compact at {}", compaction.revision),
+            Request::LeaseGrant(grant) => write!(f, "grant of {} s", grant.ttl),
+            Request::LeaseRevoke(revoke) => write!(f, "revoke of {:x}", revoke.id),
+        }
+    }
+}
+
+/// A key, or a range of keys, to be read.
+pub(crate) struct Span<'k>(pub &'k [u8], pub &'k [u8]);
+
+impl fmt::Display for Span<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0.escape_ascii(), self.1) {
+            (key, b"") => write!(f, "{key}"),
+            (key, b"\0") => write!(f, "{key}.."),
+            (key, end) => write!(f, "{key}..{}", end.escape_ascii()),
         }
     }
 }

@@ -599,16 +599,7 @@ fn asker_of(history: &[Operation], content: &[u8]) -> Option<usize> {
 
 fn name(history: &[Operation], place: usize) -> String {
     let Operation { client, call, request, .. } = &history[place];
-    let what = match request {
-        Request::Put(put) => format!("put of {:?}", put.key),
-        Request::Range(range) => format!("range of {:?}", range.key),
-        Request::DeleteRange(delete) => format!("delete of {:?}", delete.key),
-        Request::Txn(_) => "txn".to_owned(),
-        Request::Compact(compaction) => format!("compaction of {}", compaction.revision),
-        Request::LeaseGrant(_) => "grant".to_owned(),
-        Request::LeaseRevoke(revoke) => format!("revoke of {:x}", revoke.id),
-    };
-    format!("operation {place} (client {client}, called at {call}: {what})")
+    format!("operation {place} (client {client}, called at {call}: {request})")
 }
 
 /// Whether the request may have put all of these keys with these values.
