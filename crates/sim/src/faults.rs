@@ -1,4 +1,4 @@
-//! What goes wrong: eleven kinds of misfortune, each on or off for a seed, each at times of its own.
+//! What goes wrong: twelve kinds of misfortune, each on or off for a seed, each at times of its own.
 //!
 //! A misfortune fires at a drawn time, is over after another, and fires again. Kinds overlap as they like. What is
 //! counted is what had an effect: a lost message, not the intention to lose some.
@@ -187,7 +187,25 @@ impl World {
                 if self.members[m].is_up() && !self.members[m].is_excused() {
                     let room = self.faults.random.below(8 << 10);
                     self.members[m].fill_disk(room);
-                    self.after(lasts, Whose::Member(m), Event::DiskRecovers);
+                    // Until something is to be written where nothing was before.
+                    self.after(4 * lasts, Whose::Member(m), Event::DiskRecovers);
+                }
+            }
+            Fault::Rot => {
+                let rotten = |m: &usize| self.members[*m].is_rotten();
+                let spoilt: Vec<usize> = (0..self.members.len()).filter(rotten).collect();
+                let m = match 2 * (spoilt.len() + 1) < self.members.len() {
+                    true => self.victim(),
+                    false => *self.faults.random.pick(&spoilt),
+                };
+                if !self.members[m].is_gone() && !self.members[m].is_excused() {
+                    self.members[m].rot();
+                    // Who starts again reads it sooner than who goes on.
+                    if self.members[m].is_up() && self.faults.random.chance(0.5) {
+                        self.kill(m, false);
+                        let delay = self.faults.down_time();
+                        self.after(delay, Whose::Member(m), Event::Start);
+                    }
                 }
             }
             Fault::SlowDisk => {
@@ -226,7 +244,11 @@ impl World {
         let leader = (0..self.members.len()).find(|m| self.members[*m].leads());
         match leader {
             Some(leader) if self.faults.random.chance(0.45) => leader,
-            _ => self.faults.random.below(self.members.len() as u64) as usize,
+            _ => {
+                let left: Vec<usize> =
+                    (0..self.members.len()).filter(|m| !self.members[*m].is_gone()).collect();
+                *self.faults.random.pick(&left)
+            }
         }
     }
 

@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -23,8 +23,8 @@ use replica::{
     Opened, OutgoingSnapshot, Output, Proposals, ReadDone, ReadJob, ReadWorker, Receptions,
     Replica, Traces, View,
 };
-use vfs::Vfs;
 use vfs::memory::{Failure, Fate as DiskFate, Memory, Operation, OperationKind};
+use vfs::{OpenMode, Vfs};
 
 use crate::checker::{CLUSTER, Found, LogRun, Truth};
 use crate::disk::Disk;
@@ -142,9 +142,15 @@ pub struct Member {
     failing: bool,
     /// The disk has no room, or hardly any.
     full: bool,
+    /// A byte of its disk has changed by itself.
+    rotten: bool,
+    /// It is out of service for good.
+    gone: bool,
     latencies: Random,
     /// For the fate of what was not synced.
     cuts: Random,
+    /// For what rots.
+    rots: Random,
 }
 
 impl Member {
@@ -162,6 +168,9 @@ impl Member {
             doomed: false,
             failing: false,
             full: false,
+            rotten: false,
+            gone: false,
+            rots: root.child("rot", m as u64),
             latencies: root.child("latencies", m as u64),
             cuts: root.child("cuts", m as u64),
         }
@@ -200,6 +209,49 @@ impl Member {
     /// Whether its disk may fail it: whoever fails then is excused.
     pub fn is_excused(&self) -> bool {
         self.doomed || self.failing || self.full
+    }
+
+    /// Whether what it reads may be damaged: whoever says so is excused.
+    pub fn is_rotten(&self) -> bool {
+        self.rotten
+    }
+
+    /// Whether it is out of service for good.
+    pub fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// One bit of its disk changes: of any file but what stands behind the log's last sync mark, where rot cannot be told
+    /// from a torn write (docs/format/wal.md).
+    pub fn rot(&mut self) {
+        let disk = self.memory.fork();
+        disk.set_capacity(None);
+        let mut bytes: Vec<(PathBuf, u64)> = Vec::new();
+        for dir in ["/data/member/wal", "/data/member/store"] {
+            for name in disk.list(Path::new(dir)).unwrap_or_default() {
+                let path = Path::new(dir).join(name);
+                let file = disk.open(&path, OpenMode::Read);
+                let len = file.and_then(|file| file.len()).expect("a file that was listed");
+                bytes.push((path, len));
+            }
+        }
+        let marks = wal::dump::dump(&disk, Path::new("/data/member/wal"));
+        let mark = marks
+            .into_iter()
+            .flatten()
+            .filter(|line| matches!(line.record, Ok(wal::dump::Record::Crc(_))));
+        if let Some(mark) = mark.last() {
+            let last = bytes.iter_mut().find(|(path, _)| path.ends_with(&mark.file));
+            last.expect("a file of the log").1 = mark.offset;
+        }
+        bytes.retain(|(_, len)| *len > 0);
+        if bytes.is_empty() {
+            return;
+        }
+        let (path, len) = self.rots.pick(&bytes).clone();
+        let (at, bit) = (self.rots.below(len), self.rots.below(8));
+        self.memory.rot(&path, at, 1 << bit);
+        self.rotten = true;
     }
 
     /// Lets the changing operation of its disk so many from now fail, once.
@@ -312,7 +364,7 @@ pub struct Transfer {
 impl World {
     /// The member's process starts.
     pub fn start(&mut self, m: usize) {
-        if self.members[m].is_up() {
+        if self.members[m].is_up() || self.members[m].gone {
             return;
         }
         let lies = self.scenario.mutant == Some(Mutant::SkipSync);
@@ -342,6 +394,7 @@ impl World {
             Ok(opened) => opened,
             Err(_) if member.doomed => return self.power_goes(m),
             Err(_) if member.is_excused() => return self.disk_failed(m),
+            Err(_) if member.rotten => return self.damage_is_found(m),
             Err(error) => {
                 return self.violate(format!("member {} does not start: {error}", m + 1));
             }
@@ -455,6 +508,19 @@ impl World {
         self.kill(m, power);
         let delay = self.faults.down_time();
         self.after(delay, Whose::Member(m), Event::Start);
+    }
+
+    /// What it read was damaged, and it said so and ended, or refused to start.
+    fn damage_is_found(&mut self, m: usize) {
+        self.figures.fired[Fault::Rot as usize] += 1;
+        self.retire(m);
+    }
+
+    /// Its operator takes it out of service.
+    pub fn retire(&mut self, m: usize) {
+        self.kill(m, false);
+        self.members[m].gone = true;
+        self.remember(Some(m), "gone", 0, 0);
     }
 
     /// The process goes on.
@@ -680,6 +746,10 @@ impl World {
                 "member {} acknowledged {acknowledged}, and its log ends with {last}",
                 m + 1
             )),
+            Notice::Damage(_) if self.members[m].rotten => {
+                self.figures.fired[Fault::Rot as usize] += 1;
+                self.remember(Some(m), "found damage", 0, 0);
+            }
             Notice::Damage(what) => self.violate(format!("member {}: {what}", m + 1)),
             Notice::Ready | Notice::Membership(_) => {}
         }
@@ -690,6 +760,8 @@ impl World {
             self.power_goes(m);
         } else if self.members[m].is_excused() {
             self.disk_failed(m);
+        } else if self.members[m].rotten {
+            self.damage_is_found(m);
         } else {
             self.violate(format!("member {} failed, and nothing explains it: {failure}", m + 1));
         }
@@ -970,7 +1042,7 @@ impl World {
                 Ok(Some(chunk)) => transfer.rest.extend_from_slice(&chunk),
                 Ok(None) => return self.end_transfer(id, Some(true)),
                 Err(error) => {
-                    let excused = self.members[from].doomed;
+                    let excused = self.members[from].doomed || self.reads_rot(from);
                     self.end_transfer(id, Some(false));
                     if !excused {
                         self.violate(format!("a snapshot cannot be read: {error}"));
@@ -991,6 +1063,13 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Whether a read of this member's disk may fail because of rot; it is noted that it did.
+    pub fn reads_rot(&mut self, m: usize) -> bool {
+        let rotten = self.members[m].rotten;
+        self.figures.fired[Fault::Rot as usize] += u64::from(rotten);
+        rotten
     }
 
     /// A snapshot has been sent, or has not.

