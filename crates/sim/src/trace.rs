@@ -137,6 +137,7 @@ struct Condition {
 impl Condition {
     fn of(member: &Member) -> Condition {
         let state = match (member.is_up(), member.paused) {
+            _ if member.is_gone() => "gone",
             (false, _) => "down",
             (true, true) => "paused",
             (true, false) => "up",
@@ -149,6 +150,7 @@ impl Condition {
         let disk = match member.disk_trouble() {
             (true, _) => "failing",
             (_, true) => "full",
+            _ if member.is_rotten() => "rotten",
             _ if member.slowness > 1 => "slow",
             _ => "good",
         };
