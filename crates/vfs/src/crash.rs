@@ -8,9 +8,20 @@
 //!               └── for each choice: a disk that the next start finds
 //! ```
 //!
-//! Where few pieces are pending every subset is tried, whole and with its sectors torn. Where there are many, those subsets are that have a meaning: nothing,
-//! everything, each piece alone, each one missing, what was written up to a piece and from it on, each pair missing. A
-//! torn sector, and an older version, is tried among nothing, among everything, and at the end of what was written.
+//! What is tried is [`Everything`](Depth::Everything) only as far as this:
+//!
+//! - Points are the operations that change the disk, and between any two of them lies one point: a call is carried out or
+//!   not. A write that a power cut breaks off is seen at the point behind it, where its sectors are pending.
+//! - Up to [`PIECES_MAX`] pieces are pending: every subset of them is kept, the others lost. Each of these subsets comes again with all
+//!   its sectors torn, at three places. This is called exhaustive; of all disks that a power cut could leave there it lacks
+//!   those with sectors torn at other places, or each at another, and those with several older versions at a time.
+//! - More are pending: those subsets that have a meaning. Nothing, everything, each piece alone, each one missing, what was
+//!   written up to a piece and from it on, and (up to two dozen pieces) each pair missing.
+//! - In either case each torn sector, and each older version of what was changed more than once, is tried among nothing,
+//!   among everything, and at the end of what was written.
+//! - Besides, the process may have died with nothing lost.
+//!
+//! Rot and disks that lie are no crash states; who wants them does them to the disk.
 
 use std::collections::BTreeSet;
 
@@ -32,8 +43,18 @@ pub enum Found {
     Refused,
 }
 
+/// How much of a point is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// All that this module knows.
+    Everything,
+    /// The plainest states: the process dies, nothing that is pending is kept, or all of it but one name. What a disk that lies
+    /// has broken is seen there, if it is seen at all.
+    Plain,
+}
+
 /// What was tried.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Points at which the power failed.
     pub points: u64,
@@ -41,10 +62,22 @@ pub struct Report {
     pub exhaustive: u64,
     /// States, all points together. Of those of a point that are the same disk one is checked.
     pub states: u64,
-    /// Pictures of the disk among them that differ.
-    pub images: u64,
+    /// Pictures of the disk among them, by digest ([`Memory::image`]): those that differ count once.
+    pub images: BTreeSet<u64>,
     /// States that were rightly refused.
     pub refused: u64,
+}
+
+impl Report {
+    /// Takes what another one says in.
+    pub fn add(&mut self, other: &Report) {
+        let Report { points, exhaustive, states, images, refused } = other;
+        self.points += points;
+        self.exhaustive += exhaustive;
+        self.states += states;
+        self.images.extend(images);
+        self.refused += refused;
+    }
 }
 
 /// Lives through a program once for each of its points, and has every state checked that a power cut can leave there.
@@ -56,24 +89,24 @@ pub struct Report {
 ///
 /// What `check` says is wrong, with the point and the state: the first one.
 pub fn explore<P>(
+    depth: Depth,
     first: u64,
     run: impl Fn(Option<u64>) -> (Memory, P),
     check: impl Fn(&Memory, &P) -> Result<Found, String>,
 ) -> Result<Report, String> {
     let operations = run(None).0.operations();
     let mut report = Report::default();
-    let mut images = BTreeSet::new();
     for point in first..=operations {
         let (disk, promise) = run(Some(point));
         disk.stop_at(None);
         let pending = disk.unsynced();
         report.points += 1;
-        report.exhaustive += u64::from(pending.len() <= PIECES_MAX);
+        report.exhaustive += u64::from(depth == Depth::Everything && pending.len() <= PIECES_MAX);
         let mut known = BTreeSet::new();
         let mut try_one = |state: Memory, what: &dyn Fn() -> String| {
             report.states += 1;
             let image = state.image();
-            images.insert(image);
+            report.images.insert(image);
             // Of what a sector had already, a part may be lost or torn without a trace.
             if !known.insert(image) {
                 return Ok(());
@@ -92,15 +125,63 @@ pub fn explore<P>(
         let death = disk.fork();
         death.crash();
         try_one(death, &|| "the process died".to_owned())?;
-        for fates in choices(&pending) {
+        let all = match depth {
+            Depth::Everything => choices(&pending),
+            Depth::Plain => plain_choices(&pending),
+        };
+        for fates in all {
             let state = disk.fork();
             let mut each = fates.iter();
             state.power_cut_with(&mut |_| *each.next().expect("a fate for each piece"));
             try_one(state, &|| in_words(&pending, &fates))?;
         }
     }
-    report.images = images.len() as u64;
     Ok(report)
+}
+
+/// Disks on which the next start has something to mend: from the `count` points of a program at which most is pending, each
+/// broken in three ways (every other piece kept, sectors torn or lost by turns, only names kept). With each what a start may find.
+pub fn wrecks<P: Clone>(
+    first: u64,
+    run: impl Fn(Option<u64>) -> (Memory, P),
+    count: usize,
+) -> Vec<(Memory, P)> {
+    let operations = run(None).0.operations();
+    let pending = |point: &u64| std::cmp::Reverse(run(Some(*point)).0.unsynced().len());
+    let mut points: Vec<u64> = (first..=operations).collect();
+    points.sort_by_cached_key(pending);
+    let mut all = Vec::new();
+    for point in points.into_iter().take(count) {
+        let (disk, promise) = run(Some(point));
+        disk.stop_at(None);
+        for way in 0..3 {
+            let wreck = disk.fork();
+            let mut piece = 0;
+            wreck.power_cut_with(&mut |unsynced| {
+                piece += 1;
+                match (way, unsynced) {
+                    (0, _) if piece % 2 == 0 => Fate::Kept,
+                    (1, Unsynced::Sector { .. }) if piece % 2 == 0 => Fate::Torn(TEARS[1]),
+                    (2, Unsynced::Name(_)) => Fate::Kept,
+                    (1, Unsynced::Name(_) | Unsynced::Length { .. }) => Fate::Kept,
+                    _ => Fate::Lost,
+                }
+            });
+            all.push((wreck, promise.clone()));
+        }
+    }
+    all
+}
+
+/// See [`Depth::Plain`].
+fn plain_choices(pending: &[Unsynced]) -> Vec<Vec<Fate>> {
+    let names = pending.iter().enumerate().filter(|(_, one)| matches!(one, Unsynced::Name(_)));
+    let without = |lost: usize| {
+        let fate = |piece| if piece == lost { Fate::Lost } else { Fate::Kept };
+        (0..pending.len()).map(fate).collect()
+    };
+    let nothing = vec![Fate::Lost; pending.len()];
+    std::iter::once(nothing).chain(names.map(|(name, _)| without(name))).collect()
 }
 
 /// What a power cut may make of what is pending.
@@ -212,19 +293,36 @@ mod tests {
 
     #[test]
     fn each_subset_of_each_point_is_tried() {
-        let report = explore(0, |stop| run(stop, true), check).unwrap();
+        let report = explore(Depth::Everything, 0, |stop| run(stop, true), check).unwrap();
         // Nothing; a name; nothing more; a length in two versions and two sectors, kept and lost, six of the subsets torn in
         // three places, each sector torn in three surroundings, and the older length in as many; synced.
         let states = 2 + 3 + 2 + (1 + 8 + 6 * 3 + 18 + 3) + 2;
         assert_eq!((report.points, report.exhaustive, report.states), (5, 5, states));
-        assert!(report.images > 10 && report.refused > 10, "{report:?}");
+        assert!(report.images.len() > 10 && report.refused > 10, "{report:?}");
     }
 
     #[test]
     fn what_was_not_synced_is_missed() {
-        let why = explore(0, |stop| run(stop, false), check).unwrap_err();
+        let why = explore(Depth::Everything, 0, |stop| run(stop, false), check).unwrap_err();
         assert!(why.contains("before operation 3 of 3"), "{why}");
         assert!(why.contains("it is not there") && why.contains("Lost: Sector"), "{why}");
+    }
+
+    #[test]
+    fn a_plain_look_sees_what_is_missing_altogether() {
+        let report = explore(Depth::Plain, 0, |stop| run(stop, true), check).unwrap();
+        // At each point a death and a loss of everything; and once the name alone.
+        assert_eq!((report.points, report.exhaustive, report.states), (5, 0, 5 * 2 + 1));
+        let why = explore(Depth::Plain, 0, |stop| run(stop, false), check).unwrap_err();
+        assert!(why.contains("it is not there"), "{why}");
+    }
+
+    #[test]
+    fn wrecks_are_where_most_is_pending() {
+        let all = wrecks(0, |stop| run(stop, true), 1);
+        let images: BTreeSet<u64> = all.iter().map(|(disk, _)| disk.image()).collect();
+        assert_eq!((all.len(), images.len()), (3, 2));
+        assert!(all.iter().all(|(_, is_written)| !is_written));
     }
 
     #[test]

@@ -473,6 +473,20 @@ pub(crate) fn decode_record(bytes: &[u8]) -> Result<RawRecord<'_>> {
     Ok(record)
 }
 
+/// Reads a record whose length is not known, from bytes that go on behind it: as writers write it, with its data last. `None` if
+/// they do not begin with one.
+pub(crate) fn decode_record_alone(bytes: &[u8]) -> Option<RawRecord<'_>> {
+    let mut fields = Fields(bytes);
+    let mut next = |wanted| match fields.next() {
+        Ok(Some((number, value))) if number == wanted => Some(value),
+        _ => None,
+    };
+    let kind = next(1)?.uint().ok()?;
+    let crc = u32::try_from(next(2)?.uint().ok()?).ok()?;
+    let data = next(3).and_then(|value| value.bytes().ok()).unwrap_or(&[]);
+    Some(RawRecord { kind, crc, data })
+}
+
 /// Where the bytes being read come from: a buffer that may be shared, or one that must be copied from.
 #[derive(Clone, Copy)]
 struct Source<'a>(Option<&'a Bytes>);

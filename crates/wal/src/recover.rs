@@ -13,6 +13,10 @@
 //!   5  otherwise                                            torn: cut off, reported, and zeroed
 //! ```
 //!
+//! The cut of 5 is a write like any other, and may be torn by the next crash: of the sector in which the end lies the first
+//! bytes are zero by then, and the last are what should have gone. So a length word of zero is no rot by 4, unless the record behind
+//! it is whole, and its word alone has changed.
+//!
 //! A sync mark is a crc record in the middle of a file, the first thing written after each sync. etcd's readers
 //! take it for what it is, a checksum that must be the running one. Logs that etcd wrote have none, and are judged
 //! by the other rules.
@@ -224,7 +228,7 @@ impl<'a> LogReader<'a> {
             if records < 2 {
                 return Err(rotten(&path, at, &format!("{wrong}, in the head of the file")));
             }
-            if let Err(why) = judge(&bytes, at, written) {
+            if let Err(why) = judge(&bytes, at, written, self.crc) {
                 return Err(rotten(&path, at, &format!("{wrong}, and {why}")));
             }
             let lost_bytes = (written - at) as u64;
@@ -366,7 +370,7 @@ fn rotten(path: &Path, offset: usize, what: &str) -> OpenError {
 
 /// Whether the frame at `at`, the first bad one of the last file, can have been torn by a crash. `written` is
 /// where the zeros begin that reach to the end of the file.
-fn judge(bytes: &[u8], at: usize, written: usize) -> Result<(), &'static str> {
+fn judge(bytes: &[u8], at: usize, written: usize, crc: Option<u32>) -> Result<(), &'static str> {
     if has_sync_mark(bytes, at, written) {
         return Err("a later record proves that this one had been synced");
     }
@@ -374,7 +378,7 @@ fn judge(bytes: &[u8], at: usize, written: usize) -> Result<(), &'static str> {
     match frame::parse(bytes, at) {
         // The word itself was lost, and with it the rest of its sector.
         Parsed::End | Parsed::Malformed { frame: None, .. } => {
-            if !lacks_part(bytes, at, at + WORD) {
+            if !lacks_part(bytes, at, at + WORD) && !is_half_cut(bytes, at, crc) {
                 return Err("nothing is missing that a crash could have lost");
             }
         }
@@ -418,6 +422,14 @@ fn lacks_part(bytes: &[u8], start: usize, end: usize) -> bool {
         let zeros = bytes[from..to].iter().rev().take_while(|&&byte| byte == 0).count();
         to - zeros < end.min(to)
     })
+}
+
+/// Whether an earlier start may have begun to cut off here what a crash had torn: the length is zero, and what stands behind
+/// the word is not the whole record to which it belonged. `crc` is the running checksum before it.
+fn is_half_cut(bytes: &[u8], at: usize, crc: Option<u32>) -> bool {
+    let is_zero = bytes[at..].iter().take(WORD - 1).all(|&byte| byte == 0);
+    let record = bytes.get(at + WORD..).and_then(codec::decode_record_alone);
+    is_zero && record.is_none_or(|record| frame::chain(crc, &record).is_none())
 }
 
 /// Whether a sync mark stands behind `at`: a crc record, followed by a record that continues its checksum.

@@ -1,5 +1,6 @@
 //! Every crash of short lives of a store: at each operation on the disk, with every meaningful subset of what was pending.
 
+use vfs::crash::Depth;
 use vfs::memory::{Failure, Fate, OperationKind};
 
 use crate::lives;
@@ -10,7 +11,8 @@ fn what_was_synced_survives_every_crash() {
     // The numbers in the lives are for small segments.
     assert_eq!(options().segment_bytes, 4096);
     for (name, steps) in lives::programs() {
-        let report = lives::explore(&steps).unwrap_or_else(|why| panic!("{name}: {why}"));
+        let report = lives::explore(&steps, &|_, _| {}, Depth::Everything)
+            .unwrap_or_else(|why| panic!("{name}: {why}"));
         assert!(report.states > 1_000, "{name}: {report:?}");
     }
 }
@@ -19,6 +21,13 @@ fn what_was_synced_survives_every_crash() {
 fn a_start_may_be_cut_as_well() {
     let report = lives::explore_start().unwrap();
     assert!(report.points > 3 && report.states > 100, "{report:?}");
+}
+
+/// Behind every crash: a file that is gone, or a manifest that has rotted, is refused in its own words.
+#[test]
+fn damage_behind_a_crash_is_refused() {
+    let report = lives::explore_refusals().unwrap();
+    assert!(report.refused > 400, "{} of {} states", report.refused, report.states);
 }
 
 /// A sync fails and ends the process; its bytes stay in the kernel's memory, where a later sync takes them for written. Who

@@ -7,10 +7,11 @@
 use std::collections::BTreeMap;
 
 use store::{Goal, OpenError};
-use vfs::crash::{self, Found, Report};
-use vfs::memory::{Fate, Memory, Unsynced};
+use vfs::Vfs;
+use vfs::crash::{self, Depth, Found, Report};
+use vfs::memory::{Fate, Memory};
 
-use crate::member::{Change, Member, State, Step, Stopped, delete, new_disk, put};
+use crate::member::{Change, Member, State, Step, Stopped, delete, dir, file, new_disk, put};
 
 /// A life, and what it shows.
 pub type Program = (&'static str, Vec<Step>);
@@ -30,6 +31,7 @@ fn run(disk: &Memory, program: &[Step]) -> (Option<Member>, Result<(), Stopped>)
 }
 
 /// What a start may find.
+#[derive(Clone)]
 pub struct Promise {
     pub synced: u64,
     written: u64,
@@ -86,11 +88,18 @@ fn check(disk: &Memory, promise: &Promise) -> Result<Found, String> {
     }
 }
 
-/// Every crash of a life.
-pub fn explore(program: &[Step]) -> Result<Report, String> {
+/// What is done to a disk before a program begins on it, told at which operation its points begin.
+type Adjust<'a> = &'a dyn Fn(&Memory, u64);
+
+/// Where the points of a life begin, and how it is lived.
+fn lives<'a>(
+    program: &'a [Step],
+    adjust: Adjust<'a>,
+) -> (u64, impl Fn(Option<u64>) -> (Memory, Promise) + 'a) {
     let first = new_disk(1).operations();
-    let run = |stop| {
+    let run = move |stop| {
         let disk = new_disk(1);
+        adjust(&disk, first);
         disk.stop_at(stop);
         let (member, stopped) = run(&disk, program);
         match &stopped {
@@ -100,31 +109,67 @@ pub fn explore(program: &[Step]) -> Result<Report, String> {
         }
         (disk, Promise::of(member.as_ref()))
     };
-    crash::explore(first, run, check)
+    (first, run)
 }
 
-/// Every crash of a start that has a torn tail to cut off, a segment and a manifest that are left over.
+/// Every crash of a life, on disks that `adjust` may have made to lie.
+pub fn explore(program: &[Step], adjust: Adjust, depth: Depth) -> Result<Report, String> {
+    let (first, run) = lives(program, adjust);
+    crash::explore(depth, first, run, check)
+}
+
+/// Every crash of a start that has a torn tail to cut off, a segment and a manifest that are left over, or an import that
+/// was cut short: for some crashes of all lives.
 pub fn explore_start() -> Result<Report, String> {
-    let disk = new_disk(1);
-    let mut member = Member::open(&disk).unwrap();
-    for step in [put("a", &big("1")), Step::Flush, Step::Sync, put("b", &big("2")), Step::Flush] {
-        member.step(&step).unwrap();
+    let mut report = Report::default();
+    for (_, program) in programs() {
+        let (first, run) = lives(&program, &|_, _| {});
+        for (wreck, promise) in crash::wrecks(first, run, 4) {
+            let run = |stop| {
+                let disk = wreck.fork();
+                disk.stop_at(stop);
+                drop(Member::open(&disk).err());
+                (disk, &promise)
+            };
+            let check = |disk: &Memory, promise: &&Promise| check(disk, promise);
+            report.add(&crash::explore(Depth::Everything, wreck.operations(), run, check)?);
+        }
     }
-    let promise = || Promise { synced: 1, ..Promise::of(Some(&member)) };
-    let before = disk.fork();
-    before.power_cut_with(&mut |unsynced| match unsynced {
-        Unsynced::Sector { sector, .. } if sector % 2 == 0 => Fate::Lost,
-        _ => Fate::Kept,
-    });
-    let torn = Member::open(&before.fork()).unwrap().torn.expect("half of a frame is a torn tail");
-    assert!(torn.lost_bytes > 0);
-    let run = |stop| {
-        let disk = before.fork();
-        disk.stop_at(stop);
-        drop(Member::open(&disk).err());
-        (disk, promise())
-    };
-    crash::explore(before.operations(), run, check)
+    Ok(report)
+}
+
+/// Every crash of the life of segments, and then one that the manifest names is gone, the manifest is, or it has rotted: each is
+/// refused in its own words, and the store behind it is as it would be.
+pub fn explore_refusals() -> Result<Report, String> {
+    let (_, program) = programs().swap_remove(1);
+    let (first, run) = lives(&program, &|_, _| {});
+    crash::explore(Depth::Everything, first, run, |disk, promise| {
+        if promise.synced == 0 {
+            return check(disk, promise);
+        }
+        let manifest = file("MANIFEST");
+        let names = disk.list(dir()).map_err(|error| error.to_string())?;
+        let segment = names.iter().find(|name| *name != "MANIFEST").ok_or("there is no segment")?;
+        let segment = file(segment);
+        let refusal = |damage: &dyn Fn(&Memory)| {
+            let disk = disk.fork();
+            damage(&disk);
+            Member::open(&disk).err().ok_or("it starts in spite of it".to_owned())
+        };
+        match refusal(&|disk| disk.unlink(&segment).unwrap())? {
+            OpenError::SegmentMissing { file } if file == segment => {}
+            error => return Err(format!("{} is gone: {error}", segment.display())),
+        }
+        match refusal(&|disk| disk.unlink(&manifest).unwrap())? {
+            OpenError::ManifestMissing { .. } => {}
+            error => return Err(format!("the manifest is gone: {error}")),
+        }
+        match refusal(&|disk| disk.rot(&manifest, 24, 1))? {
+            OpenError::Rot(_) => {}
+            error => return Err(format!("the manifest has rotted: {error}")),
+        }
+        check(disk, promise).map(|_| Found::Refused)
+    })
 }
 
 fn big(letter: &str) -> String {
