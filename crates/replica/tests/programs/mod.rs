@@ -580,11 +580,11 @@ pub fn explore_snapshot(adjust: Adjust, depth: Depth) -> Result<Report, String> 
     let run = |stop| away.run(adjust, stop);
     let told = run(None).1;
     assert!(told.everything, "it never says that it has everything");
-    let seen = Cell::new(0);
+    let seen = Cell::new(0_u64);
     crash::explore(depth, away.disk.operations(), run, |disk, told| {
         let state = disk.fork();
         let found = away.check(disk, told)?;
-        if seen.replace(seen.get() + 1) % CATCH_UP_EVERY == 0 {
+        if seen.replace(seen.get() + 1).is_multiple_of(CATCH_UP_EVERY) {
             away.check_catches_up(&state)?;
         }
         Ok(found)
