@@ -519,6 +519,12 @@ impl Truth {
         Ok(())
     }
 
+    /// What a member's disk held may have changed by itself: of its store, a start cuts off what no later frame vouches for,
+    /// for rot there cannot be told from a torn write (docs/format/store.md). The log must then go on from an earlier place.
+    pub fn on_rot(&mut self, member: usize) {
+        self.stored[member] = 0;
+    }
+
     /// A member has started again: nothing that was durable is missing. What it has found is what it vouches for
     /// from now on.
     pub fn on_restart(&mut self, member: usize, found: &Found) -> Result<(), Broken> {

@@ -406,6 +406,9 @@ impl World {
         let looked_at = if had_log { before } else { member.memory.fork() };
         match found(&looked_at, &opened) {
             Ok(found) => {
+                if self.members[m].rotten {
+                    self.truth.on_rot(m);
+                }
                 let kept = self.truth.on_restart(m, &found);
                 self.expect(kept);
             }
