@@ -223,11 +223,15 @@ impl Truth {
         self.members / 2 + 1
     }
 
-    /// A log worker begins a run. What its entries replace may be gone from now on, whether the run ends or not.
+    /// A log worker begins a run. What its entries replace, or stands behind its snapshots, may be gone from now on,
+    /// whether the run ends or not.
     pub fn on_log_begin(&mut self, member: usize, run: &LogRun) {
         let mirror = &mut self.mirrors[member];
-        for (first, ..) in run.steps.iter().filter_map(|step| step.entries.first()) {
-            mirror.durable_last = mirror.durable_last.min(first - 1);
+        for step in &run.steps {
+            let first = step.entries.first().map(|(first, ..)| first - 1);
+            for kept in first.into_iter().chain(step.snapshot) {
+                mirror.durable_last = mirror.durable_last.min(kept);
+            }
         }
     }
 

@@ -39,7 +39,7 @@ mod world;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub use model::Model;
+pub use model::{Change, Model};
 pub use plan::{Plan, flag};
 pub use recorder::{Judgement, Recording};
 pub use report::{Figures, INCONCLUSIVE_PERCENT, Report, Verdict};

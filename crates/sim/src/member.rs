@@ -753,6 +753,8 @@ impl World {
                 self.figures.fired[Fault::Rot as usize] += 1;
                 self.remember(Some(m), "found damage", 0, 0);
             }
+            // Looked for in the moment at which the disk stopped, or failed.
+            Notice::Damage(_) if self.members[m].is_excused() => {}
             Notice::Damage(what) => self.violate(format!("member {}: {what}", m + 1)),
             Notice::Ready | Notice::Membership(_) => {}
         }

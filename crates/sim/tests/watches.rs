@@ -50,6 +50,51 @@ fn happened() -> Model {
     model
 }
 
+/// Within one revision, 2, a is put and, with everything from there on, deleted; then that is compacted away as far as it may.
+fn put_and_deleted() -> Model {
+    use proto::etcdserverpb::RequestOp;
+    use proto::etcdserverpb::request_op::Request;
+    let put = PutRequest { key: "a".into(), value: "1".into(), ..PutRequest::default() };
+    let from_a = ("a".into(), vec![0].into());
+    let delete =
+        DeleteRangeRequest { key: from_a.0, range_end: from_a.1, ..DeleteRangeRequest::default() };
+    let ops = [Request::RequestPut(put), Request::RequestDeleteRange(delete)];
+    let success = ops.map(|op| RequestOp { request: Some(op) }).to_vec();
+    let compaction = CompactionRequest { revision: 2, physical: false };
+    let entry = InternalRaftRequest::default;
+    let entries = [
+        InternalRaftRequest {
+            txn: Some(TxnRequest { success, ..TxnRequest::default() }),
+            ..entry()
+        },
+        InternalRaftRequest { compaction: Some(compaction), ..entry() },
+    ]
+    .map(|entry| entry.encode_to_vec().into());
+    Log { entries: &entries, lease_ttl_min: 1 }.model().unwrap()
+}
+
+#[test]
+fn of_two_changes_of_a_key_in_the_revision_of_the_mark_the_first_need_not_come() {
+    let model = put_and_deleted();
+    let [put, delete] = model.changes(2, 2) else { panic!("{:?}", model.changes(2, 2)) };
+    let event = |change: &sim::Change| {
+        let kind = if change.is_put { EventType::Put } else { EventType::Delete };
+        Event { r#type: kind as i32, kv: Some(change.kv.clone()), prev_kv: None }
+    };
+    let judge = |events: &[Event]| {
+        let response = WatchResponse {
+            header: header(2),
+            events: events.to_vec(),
+            ..WatchResponse::default()
+        };
+        check(&model, &[Step::Asked(ab(2)), Step::Told(created(2)), Step::Told(response)])
+    };
+    judge(&[event(put), event(delete)]).unwrap();
+    judge(&[event(delete)]).unwrap();
+    let without_the_last = judge(&[event(put)]).unwrap_err();
+    assert_eq!(without_the_last.promise, Promise::Atomic);
+}
+
 /// A watch of a and b, without anything extra.
 fn ab(start_revision: i64) -> WatchCreateRequest {
     WatchCreateRequest {

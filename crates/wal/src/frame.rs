@@ -139,7 +139,7 @@ pub(crate) fn parse_word(bytes: [u8; WORD]) -> Word {
 /// What stands at an offset of a file that was read as a whole, or of a part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Parsed<'a> {
-    /// The end of the bytes, or a length word of 0.
+    /// The end of the bytes, or a length word of 0, or as much of one as there is.
     End,
     /// A frame whose record decodes; its checksum is not looked at.
     Record { record: codec::RawRecord<'a>, frame: u64 },
@@ -156,7 +156,8 @@ pub(crate) fn parse(bytes: &[u8], at: usize) -> Parsed<'_> {
         return Parsed::End;
     }
     let Some(word) = rest.first_chunk::<WORD>() else {
-        return Parsed::Beyond { frame: WORD as u64 };
+        let is_zero = rest.iter().all(|&byte| byte == 0);
+        return if is_zero { Parsed::End } else { Parsed::Beyond { frame: WORD as u64 } };
     };
     match parse_word(*word) {
         Word::End => Parsed::End,

@@ -93,6 +93,35 @@ fn a_last_record_cut_at_each_byte_is_torn() {
     }
 }
 
+/// Found by simulation: a write on a full disk ended behind the first byte of a length word, and that byte was zero. The
+/// start after it panicked, as would each one after that.
+#[test]
+fn a_piece_of_a_length_word_may_be_zero() {
+    let append = |from, len| Step::Append { from, to: from, term: 1, len, commit: None };
+    let (disk, _) = live(&[append(1, 100)], None);
+    let path = last_file(&disk);
+    let (wal, _) = Wal::open(Arc::new(disk.fork()), dir(), Index(0), options()).unwrap();
+    let start = wal.bytes();
+    let mut zeros = 0;
+    for len in 500..760 {
+        let (whole, _) = live(&[append(1, 100), append(2, len)], None);
+        for cut in start + 1..start + 8 {
+            let disk = whole.fork();
+            let file = disk.open(&path, OpenMode::Write).unwrap();
+            file.truncate(cut).unwrap();
+            let mut left = vec![0; (cut - start) as usize];
+            file.read_exact_at(&mut left, start).unwrap();
+            zeros += u32::from(left.iter().all(|byte| *byte == 0));
+            let (mut wal, found) =
+                Wal::open(Arc::new(disk.clone()), dir(), Index(0), options()).unwrap();
+            assert_eq!(found.last, Index(1));
+            wal.append(&[entry(2, 1, 30)], None).unwrap();
+            wal.sync().unwrap();
+        }
+    }
+    assert!(zeros > 0, "some of the pieces are zero");
+}
+
 /// A byte that rots anywhere but in the last batch is refused, with the place; in the last batch it is refused or
 /// reported as torn, and never read as something that was not written.
 #[test]
