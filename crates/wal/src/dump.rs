@@ -113,12 +113,7 @@ impl Iterator for Dump<'_> {
                     Err(format!("the log ends here, but {left} bytes behind are not zero"))
                 }
                 Parsed::Beyond { frame } => {
-                    let is_end = current.bytes[current.at..].iter().all(|&byte| byte == 0);
                     self.current = None;
-                    // Fewer zeros than a length word has bytes: where the disk was full.
-                    if is_end {
-                        continue;
-                    }
                     Err(format!("a record of {frame} bytes, more than the file has left"))
                 }
                 Parsed::Malformed { what, .. } => {

@@ -195,8 +195,7 @@ impl<'a> LogReader<'a> {
         let mut records = 0;
         loop {
             let wrong = match frame::parse(&bytes, at) {
-                // Where the disk was full, the zeros behind the end may be fewer than a length word has bytes.
-                Parsed::End | Parsed::Beyond { .. } if at >= written => break,
+                Parsed::End if at >= written => break,
                 Parsed::End => "the log ends here, but something is written behind".to_owned(),
                 Parsed::Beyond { frame } => {
                     format!("a record of {frame} bytes, more than the file has left")

@@ -122,30 +122,6 @@ fn a_piece_of_a_length_word_may_be_zero() {
     assert!(zeros > 0, "some of the pieces are zero");
 }
 
-/// A full disk may leave a file that ends a few zeros behind the last record: it is the end, whatever their number, and the
-/// log goes on from there. (Seed 230 of the simulator: the start subtracted beyond zero.)
-#[test]
-fn a_file_may_end_within_the_zeros_behind_its_last_record() {
-    for len in 20..29 {
-        let append = |from, to| Step::Append { from, to, term: 1, len, commit: None };
-        let (disk, _) = live(&[append(1, 2)], None);
-        let path = last_file(&disk);
-        let end = Wal::open(Arc::new(disk.fork()), dir(), Index(0), options()).unwrap().0.bytes();
-        for zeros in 0..=9 {
-            let fork = disk.fork();
-            fork.open(&path, OpenMode::Write).unwrap().truncate(end + zeros).unwrap();
-            assert!(wal::dump::dump(&fork, &dir()).unwrap().all(|line| line.record.is_ok()));
-            let open = || Wal::open(Arc::new(fork.clone()), dir(), Index(0), options()).unwrap();
-            let (mut wal, found) = open();
-            assert_eq!((found.last, found.torn), (Index(2), None), "{zeros} zeros");
-            wal.append(&[entry(3, 1, 30)], None).and_then(|()| wal.sync()).unwrap();
-            drop(wal);
-            let (_, found) = open();
-            assert_eq!((found.entries.len(), found.torn), (3, None), "{zeros} zeros");
-        }
-    }
-}
-
 /// A byte that rots anywhere but in the last batch is refused, with the place; in the last batch it is refused or
 /// reported as torn, and never read as something that was not written.
 #[test]
