@@ -102,6 +102,27 @@ fn the_heart_does_not_allow_itself_the_world() {
     }
 }
 
+/// Deliberate bugs are for `cargo xtask mutants`: neither the workspace nor the one binary is built with them.
+#[test]
+fn deliberate_bugs_are_in_no_usual_build() {
+    for what in ["--workspace", "--package=quorate"] {
+        let cargo = std::env::var("CARGO").unwrap_or("cargo".into());
+        let tree = run_ok(Command::new(cargo).current_dir(root()).args([
+            "tree",
+            "--offline",
+            "--prefix=none",
+            "--format={p}|{f}",
+            what,
+        ]));
+        let lines: Vec<_> = tree.lines().filter(|line| line.starts_with("mutant ")).collect();
+        assert!(!lines.is_empty(), "{what}: the crate is part of the house");
+        for line in lines {
+            let features = line.split('|').nth(1).unwrap_or_default().trim_end_matches(" (*)");
+            assert_eq!(features, "", "{what}: {line}");
+        }
+    }
+}
+
 #[test]
 fn unsafe_code_stands_nowhere() {
     let git = run(Command::new("git").current_dir(root()).args([

@@ -74,3 +74,22 @@ pub fn check() -> Result<()> {
     }
     Ok(())
 }
+
+/// Builds the simulator with the deliberate bugs, under a profile of its own, and lets it look for them: for all, or as
+/// `arguments` say (see `crates/sim/src/bin/mutants.rs`).
+///
+/// # Errors
+/// It does not build, or a bug was not found.
+pub fn mutants(arguments: &[&str]) -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let status = std::process::Command::new(std::env::var("CARGO").unwrap_or("cargo".into()))
+        .current_dir(&root)
+        .args(["run", "--quiet", "--profile", "mutants", "--package", "sim"])
+        .args(["--features", "mutants", "--bin", "mutants", "--"])
+        .args(arguments)
+        .status()?;
+    if !status.success() {
+        bail!("not every deliberate bug was found");
+    }
+    Ok(())
+}

@@ -1,4 +1,5 @@
 //! `cargo xtask codegen` writes the protobuf types anew; `cargo xtask codegen --check` compares them.
+//! `cargo xtask mutants` builds the simulator with deliberate bugs and says which check finds each.
 
 use anyhow::{Result, bail};
 
@@ -7,6 +8,10 @@ fn main() -> Result<()> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["codegen"] => xtask::codegen(&xtask::generated()),
         ["codegen", "--check"] => xtask::check(),
-        _ => bail!("usage: cargo xtask codegen [--check]"),
+        ["mutants", "--write"] => xtask::mutants(&["--write", "docs/mutants.md"]),
+        ["mutants", rest @ ..] => xtask::mutants(rest),
+        _ => bail!(
+            "usage: cargo xtask codegen [--check] | mutants [--write | --only NAME | --rotate N] [--seeds M]"
+        ),
     }
 }

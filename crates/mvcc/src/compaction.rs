@@ -17,6 +17,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use mutant::Mutant;
 use store::{Builder, Gone, Relocation};
 
 use crate::index::{Aside, Entry, Fate};
@@ -109,6 +110,7 @@ impl Keyspace {
     fn prune_slice(&mut self, keys_max: usize) -> bool {
         let mut state = self.shared.write();
         let floor = state.floor(&self.shared.pins).min(self.writer.written_mark);
+        let floor = floor + i64::from(mutant::is(Mutant::CompactionOffByOne));
         let pruning = &mut self.writer.pruning;
         if pruning.pass.is_none() && floor > pruning.done {
             pruning.pass = Some((floor, Bytes::new()));
@@ -222,9 +224,10 @@ pub(crate) fn prune_entry(
             die(&version);
         }
         older.shrink_to(older.len() * 2);
-        if is_past && *dead_puts == 0 && !older.is_empty() {
+        let guards = *dead_puts > 0 && !mutant::is(Mutant::TombstoneTooEarly);
+        if is_past && !guards && !older.is_empty() {
             die(&older.remove(0));
-        } else if is_past && *dead_puts == 0 {
+        } else if is_past && !guards {
             die(&entry.newest);
             return Fate::Remove;
         }

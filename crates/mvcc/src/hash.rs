@@ -29,6 +29,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use mutant::Mutant;
+
 use crate::index::{Entry, Version};
 use crate::key_value::varint_len;
 use crate::read::check_revision;
@@ -201,6 +203,9 @@ impl Reader {
         records.sort_unstable_by_key(|record| (record.main, record.sub));
         let mut crc = Crc::new(BUCKET);
         for record in &records {
+            if record.is_tombstone && mutant::is(Mutant::HashWithoutTombstones) {
+                continue;
+            }
             if !(record.is_hidden && is_any_kept) {
                 crc.record(record);
             }

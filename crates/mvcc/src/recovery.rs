@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use mutant::Mutant;
 use store::{Builder, Location, Recovered, Revision};
 
 use crate::KeyRange;
@@ -89,6 +90,7 @@ impl Recovery {
             return self.refuse(revision, "no transaction has so many changes".to_owned());
         };
         self.highest = self.highest.max(main);
+        let version = if mutant::is(Mutant::VersionForgotten) { version.min(1) } else { version };
         let new = Version { main, create, version, lease, location, sub, slot: NO_SLOT };
         self.tree.upsert(key, |entry| match entry {
             Some(entry) => {

@@ -12,6 +12,7 @@ use std::sync::{Arc, PoisonError, TryLockError};
 
 use bytes::Bytes;
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
+use mutant::Mutant;
 use store::{Location, ReadError as StoreError, View};
 
 use crate::hash::Remembered;
@@ -101,7 +102,8 @@ pub(crate) struct State {
 impl State {
     /// Up to where pruning may go now.
     pub fn floor(&self, pins: &Pins) -> i64 {
-        pins.lowest().map_or(self.mark, |lowest| lowest.min(self.mark))
+        let lowest = pins.lowest().filter(|_| !mutant::is(Mutant::PinIgnored));
+        lowest.map_or(self.mark, |lowest| lowest.min(self.mark))
     }
 
     /// Keys of `range` that live at `published`.

@@ -27,6 +27,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use mutant::Mutant;
 
 use crate::event::EventKind;
 use crate::{Batch, Event, History, KeyRange};
@@ -246,10 +247,14 @@ impl<Id: Clone + Ord> WatcherSet<Id> {
             for slot in slots.drain(..) {
                 let watcher = self.watcher(slot);
                 if watcher.is_synced()
-                    && event.revision.main >= watcher.next
+                    && (event.revision.main >= watcher.next
+                        || mutant::is(Mutant::FutureWatchHearsPast))
                     && watcher.filter.passes(event)
                 {
                     hits.push((slot, number));
+                    if mutant::is(Mutant::EventTwice) {
+                        hits.push((slot, number));
+                    }
                 }
             }
         }
@@ -282,7 +287,8 @@ impl<Id: Clone + Ord> WatcherSet<Id> {
         if let Some(watcher) = &mut self.slots[slot as usize]
             && watcher.is_synced()
         {
-            watcher.next = watcher.next.max(seen + 1);
+            let told = if mutant::is(Mutant::WatchGoesBack) { 0 } else { seen + 1 };
+            watcher.next = watcher.next.max(told);
             self.enqueue(slot);
         }
     }
@@ -339,8 +345,9 @@ impl<Id: Clone + Ord> WatcherSet<Id> {
         let slot = self.names[id];
         let watcher = self.slots[slot as usize].as_mut().expect("a name leads to a watcher");
         let Watcher { range, filter, next, .. } = &*watcher;
+        let first = *next + i64::from(mutant::is(Mutant::SkipMissed));
         let wants = |event: &&Event| {
-            event.revision.main >= *next && range.contains(&event.key) && filter.passes(event)
+            event.revision.main >= first && range.contains(&event.key) && filter.passes(event)
         };
         let events: Vec<&Event> = history.events.iter().filter(wants).collect();
         watcher.next = watcher.next.max(history.next);
@@ -366,7 +373,8 @@ impl<Id: Clone + Ord> WatcherSet<Id> {
     pub fn progress(&self, id: &Id) -> Option<i64> {
         let watcher = self.watcher(*self.names.get(id)?);
         let begun = watcher.next <= self.seen + 1 && watcher.start <= self.seen;
-        (watcher.is_synced() && begun).then_some(self.seen)
+        let lags = !watcher.is_synced() && !mutant::is(Mutant::ProgressTooEarly);
+        (begun && !lags).then_some(self.seen)
     }
 
     /// The revision up to which batches have been seen.

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use bytes::Bytes;
 use crossbeam_utils::sync::ShardedLockWriteGuard;
+use mutant::Mutant;
 use store::{Builder, Frame, PutRecord, Revision};
 
 use crate::compaction::{Pruning, rest_after};
@@ -151,6 +152,12 @@ impl Keyspace {
         let mut state = self.shared.write();
         if state.published == *current && state.mark == *mark {
             return None;
+        }
+        if mutant::is(Mutant::DropEvent) {
+            events.pop();
+        }
+        if mutant::is(Mutant::ReorderEvents) {
+            events.reverse();
         }
         let batch = Arc::new(Batch {
             first: state.published + 1,
@@ -480,7 +487,7 @@ impl Txn<'_> {
 
 /// The state of a key before `main`, if it lived.
 fn previous(entry: &Entry, main: i64, values: &Values) -> Option<Previous> {
-    let version = entry.living_at(main - 1)?;
+    let version = entry.living_at(main - 1 - i64::from(mutant::is(Mutant::WrongPrevious)))?;
     let revision = version.revision();
     let bytes = values.get(version.slot, revision).cloned();
     Some(Previous { revision, bytes })

@@ -4,6 +4,7 @@ use crate::message::*;
 use crate::quorum::VoteResult;
 use crate::role::{Campaign, Role};
 use crate::{Raft, StepError};
+use mutant::Mutant;
 
 impl Raft {
     pub(crate) fn step_candidate(&mut self, m: Message) -> Result<(), StepError> {
@@ -41,7 +42,8 @@ impl Raft {
                 // 2. A sends entry 9 of term 5; B takes it. A crashes, and remembers term 4.
                 // 3. A campaigns in term 5 again; B and C have voted for A in it and do so again.
                 // 4. A sends another entry 9 of term 5; C takes it. B's and C's look the same and differ.
-                let own = pre || votes.of(self.config.id).is_some();
+                let early = mutant::is(Mutant::LeadBeforeOwnVote);
+                let own = pre || votes.of(self.config.id).is_some() || early;
                 match self.tally(votes) {
                     VoteResult::Won if !own => {}
                     VoteResult::Won if pre => self.start_campaign(Campaign::Election),

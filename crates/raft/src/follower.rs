@@ -4,6 +4,7 @@ use crate::message::*;
 use crate::ready::ReadState;
 use crate::role::{Campaign, Role};
 use crate::{Raft, StepError};
+use mutant::Mutant;
 
 impl Raft {
     pub(crate) fn step_follower(&mut self, m: Message) -> Result<(), StepError> {
@@ -98,7 +99,8 @@ impl Raft {
             self.send(Message { index: self.log.committed(), ..answer });
             return Ok(());
         }
-        if self.log.matches(m.index, m.log_term) {
+        let unmatched = mutant::is(Mutant::AppendUnmatched) && m.index <= self.log.last();
+        if self.log.matches(m.index, m.log_term) || unmatched {
             let last_new = Index(m.index.0 + m.entries.len() as u64);
             if !self.log.append_from(m.entries) {
                 return Err(StepError::Malformed("an entry conflicts with a committed one"));

@@ -9,6 +9,7 @@ use crate::ready::{Fetch, ReadState};
 use crate::role::Role;
 use crate::{Raft, ReadOnly, StepError};
 use bytes::Bytes;
+use mutant::Mutant;
 use std::mem;
 
 /// What belongs to one leader in one term.
@@ -51,7 +52,7 @@ impl Raft {
 
             // A read, asked for by a follower or here.
             MessageKind::ReadIndex => {
-                if self.committed_in_term() {
+                if self.committed_in_term() || mutant::is(Mutant::ReadBeforeOwnTerm) {
                     self.confirm_read(m);
                 } else {
                     self.leader_mut().held_reads.push(m);
@@ -127,6 +128,9 @@ impl Raft {
             MessageKind::HeartbeatResp => {
                 progress.recent_active = true;
                 progress.flow_paused = false;
+                if mutant::is(Mutant::HeartbeatAcknowledges) {
+                    progress.maybe_update(last);
+                }
                 // A full window may be full of lost messages, and a probed peer may have been found unreachable: an append,
                 // perhaps an empty one, brings an answer.
                 if progress.matched < last || progress.state == ProgressState::Probe {
@@ -309,7 +313,8 @@ impl Raft {
         self.for_each_peer(|raft, to| {
             let progress = raft.membership.progress_mut(to).expect("it is in the configuration");
             // Beyond what it acknowledged, a follower may hold something else.
-            let commit = commit.min(progress.matched);
+            let beyond = mutant::is(Mutant::HeartbeatBeyondMatch);
+            let commit = if beyond { commit } else { commit.min(progress.matched) };
             progress.sent_commit = commit;
             let context = context.clone();
             let kind = MessageKind::Heartbeat;
@@ -460,7 +465,9 @@ impl Raft {
     /// quorum has it (thesis §3.6.2).
     pub(crate) fn maybe_commit(&mut self) -> bool {
         let index = self.membership.committed();
-        if index <= self.log.committed() || !self.log.matches(index, self.term) {
+        let index = if mutant::is(Mutant::CommitBeforeQuorum) { self.log.last() } else { index };
+        let own = self.log.matches(index, self.term) || mutant::is(Mutant::CommitFormerTerm);
+        if index <= self.log.committed() || !own {
             return false;
         }
         self.log.commit_to(index);
@@ -481,7 +488,8 @@ impl Raft {
     /// Confirms a read as configured; who votes alone needs nobody.
     fn confirm_read(&mut self, m: Message) {
         let read = ReadRequest { from: m.from, index: self.log.committed(), entries: m.entries };
-        let alone = self.membership.is_lone_voter(self.config.id);
+        let alone =
+            self.membership.is_lone_voter(self.config.id) || mutant::is(Mutant::ReadWithoutRound);
         if alone || self.config.read_only == ReadOnly::LeaseBased {
             self.answer_read(read);
             return;

@@ -55,6 +55,7 @@ pub use ready::{Fetch, OwnMessage, Persisted, ReadState, Ready, RoleKind, SoftSt
 use std::{fmt, mem};
 
 use bytes::Bytes;
+use mutant::Mutant;
 
 use crate::log::{Log, NO_LIMIT};
 use crate::role::{Campaign, Random, Role, TRANSFER_CONTEXT};
@@ -220,7 +221,7 @@ impl Raft {
             random: Random::new(config.seed, config.id),
             config,
             term: hard_state.term,
-            vote: hard_state.vote,
+            vote: if mutant::is(Mutant::ForgetVote) { NONE } else { hard_state.vote },
             role: Role::Follower { leader: NONE },
             log,
             membership,
@@ -453,7 +454,8 @@ impl Raft {
             must_sync: false,
             persisted: None,
         };
-        ready.must_sync = !ready.entries.is_empty() || ballot_changed;
+        let ballot_counts = ballot_changed && !mutant::is(Mutant::BallotUnsynced);
+        ready.must_sync = !ready.entries.is_empty() || ballot_counts;
         let own = mem::take(&mut self.own_messages);
         if !ready.entries.is_empty()
             || ready.hard_state.is_some()
@@ -707,10 +709,12 @@ impl Raft {
             Vote | PreVote => {
                 let may_vote = self.vote == m.from
                     || (self.vote == NONE && self.leader() == NONE)
-                    || (m.kind == PreVote && m.term > self.term);
+                    || (m.kind == PreVote && m.term > self.term)
+                    || mutant::is(Mutant::VoteTwice);
                 // A learner votes, too: that it was made a voter may not have reached it (C42).
-                let granted =
-                    may_vote && !self.is_forgetful() && self.log.is_up_to_date(m.index, m.log_term);
+                let complete = self.log.is_up_to_date(m.index, m.log_term)
+                    || mutant::is(Mutant::VoteForShorterLog);
+                let granted = may_vote && !self.is_forgetful() && complete;
                 // The request's term in a grant: a pre-candidate would ignore an answer of the past. One's own in a refusal.
                 let term = if granted { m.term } else { self.term };
                 let kind = if m.kind == Vote { VoteResp } else { PreVoteResp };
@@ -842,7 +846,9 @@ impl Raft {
                 let after = self.messages_after_persist.len();
                 self.own_messages.push(OwnMessage { after, message });
             }
-            AppResp | VoteResp | PreVoteResp => self.messages_after_persist.push(message),
+            AppResp | VoteResp | PreVoteResp if !mutant::is(Mutant::AnswerBeforeSync) => {
+                self.messages_after_persist.push(message);
+            }
             _ => {
                 assert_ne!(message.to, self.config.id, "{:?} to itself", message.kind);
                 self.messages.push(message);

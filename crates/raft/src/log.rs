@@ -15,6 +15,7 @@
 //! A received snapshot replaces the whole log. Until it is installed nothing behind it is handed out for applying.
 
 use crate::message::*;
+use mutant::Mutant;
 use std::collections::VecDeque;
 
 /// No bound on bytes.
@@ -161,8 +162,11 @@ impl Log {
     /// A leader's entries, of which some may be here already. What is equal stays (C51: dropping it first could lose a
     /// committed entry); from the first different one on everything is replaced. `false`: a committed entry would be.
     pub fn append_from(&mut self, entries: Vec<Entry>) -> bool {
-        let known = entries.iter().take_while(|entry| self.matches(entry.index, entry.term));
-        let known = known.count();
+        let blind = mutant::is(Mutant::TruncateMatching);
+        let is_known = |entry: &&Entry| {
+            self.matches(entry.index, entry.term) && (!blind || entry.index <= self.committed)
+        };
+        let known = entries.iter().take_while(is_known).count();
         let Some(first) = entries.get(known).map(|entry| entry.index) else { return true };
         if first <= self.committed {
             return false;
@@ -343,6 +347,9 @@ impl Log {
     }
 
     fn appliable(&self, also_unstable: bool) -> Index {
+        if mutant::is(Mutant::ApplyBeforeCommit) {
+            return self.last;
+        }
         if also_unstable { self.committed } else { self.committed.min(self.stable) }
     }
 
@@ -396,7 +403,8 @@ impl Log {
         if index == self.base.0 {
             return Some(self.base.1);
         }
-        self.run_of(index).map(|run| run.term)
+        let missing = mutant::is(Mutant::MissingTermIsZero).then_some(Term(0));
+        self.run_of(index).map(|run| run.term).or(missing)
     }
 
     fn run_of(&self, index: Index) -> Option<Run> {

@@ -3,6 +3,7 @@
 //! A joint configuration (thesis §4.3) decides only what both of its halves decide; an empty half has no opinion.
 
 use crate::message::NodeId;
+use mutant::Mutant;
 use std::fmt;
 
 /// How a vote stands.
@@ -79,12 +80,15 @@ impl Majority {
         }
         numbers.sort_unstable();
         // A quorum is count / 2 + 1 of the greatest ones; its least member is what it has in common.
-        numbers[count - (count / 2 + 1)]
+        let quorum = count / 2 + 1;
+        let quorum = if mutant::is(Mutant::MinorityCommits) { 1 } else { quorum };
+        numbers[count - quorum]
     }
 
     /// How a vote stands; without voters it is won.
     pub fn vote_result(&self, vote: impl Fn(NodeId) -> Option<bool>) -> VoteResult {
         let quorum = self.voters.len() / 2 + 1;
+        let quorum = if mutant::is(Mutant::MinorityElects) { 1 } else { quorum };
         let (mut yes, mut missing) = (0, 0);
         for voter in &self.voters {
             match vote(*voter) {

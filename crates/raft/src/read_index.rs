@@ -13,6 +13,7 @@
 use crate::message::{Entry, Index, NodeId};
 use crate::quorum::Joint;
 use bytes::Bytes;
+use mutant::Mutant;
 use std::collections::VecDeque;
 
 /// A read that waits for its round.
@@ -61,6 +62,8 @@ impl ReadRounds {
         if number > self.last_number() {
             return false;
         }
+        let stale = mutant::is(Mutant::StaleReadAnswer);
+        let number = if stale { self.last_number() } else { number };
         match self.acknowledged.binary_search_by_key(&from, |ack| ack.0) {
             Ok(place) => {
                 let known = &mut self.acknowledged[place].1;

@@ -20,6 +20,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use mutant::Mutant;
 use raft::{Index, NONE, NodeId, Term};
 use state_machine::{LeaseChange, LeaseInfo};
 
@@ -150,7 +151,9 @@ impl LeaseClock {
         let (now, tick_ms, extra) = (self.now, self.tick_ms, self.election_ticks);
         for (id, lease) in &mut self.leases {
             let seconds = if lease.remaining > 0 { lease.remaining } else { lease.ttl };
-            lease.deadline = now + ticks(seconds, tick_ms) + extra;
+            if !mutant::is(Mutant::LeaseByOwnClock) {
+                lease.deadline = now + ticks(seconds, tick_ms) + extra;
+            }
             lease.revoking_since = None;
             self.deadlines.insert((lease.deadline, *id));
         }
@@ -236,7 +239,8 @@ impl LeaseClock {
         let running = matches!(self.state, State::Running(_));
         let mut still = VecDeque::new();
         while let Some(waiting) = self.waiting.pop_front() {
-            let ready = running && waiting.applied_needed <= applied;
+            let hasty = mutant::is(Mutant::KeepAliveBeforeApply);
+            let ready = running && (waiting.applied_needed <= applied || hasty);
             match ready.then(|| self.answer_now(&waiting.ask)).flatten() {
                 Some(time) => answers.push(answer(&waiting.ask, Ok(time))),
                 None if waiting.until_tick <= self.now => {

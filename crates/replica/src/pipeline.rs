@@ -30,6 +30,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use mutant::Mutant;
 use mvcc::{DueHash, HASHES_MAX};
 use raft::{
     ConfChangeSingle, ConfChangeV2, ConfState, Entry, EntryKind, Fetch, HardState, Index, Message,
@@ -862,7 +863,8 @@ impl Pipeline {
 
     /// The rule of rules: a frame goes to the store when the log is durable up to its last entry.
     fn write_frames(&mut self, out: &mut Output) {
-        let durable = self.log.durable;
+        let hasty = mutant::is(Mutant::FrameBeforeLog);
+        let durable = if hasty { self.apply.applied.0 } else { self.log.durable };
         while self
             .store
             .held
@@ -903,7 +905,8 @@ impl Pipeline {
         {
             self.log.mark = Mark::Wanted(applied);
         }
-        let (index, term) = self.store.synced;
+        let hasty = mutant::is(Mutant::MarkBeforeStore);
+        let (index, term) = if hasty { self.apply.applied } else { self.store.synced };
         if matches!(self.log.mark, Mark::Wanted(target) if index >= target) {
             let hard_state = self.log.hard_state;
             assert!(

@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use mutant::Mutant;
 use raft::{Index, Message, NodeId, Term};
 use vfs::{File, OpenMode, Vfs};
 
@@ -260,6 +261,9 @@ impl Incoming {
         }
         file.sync()?;
         self.vfs.rename(&self.part, &self.received.path)?;
+        if mutant::is(Mutant::ReceivedNameUnsynced) {
+            return Ok(());
+        }
         // The log will name this file, so its name must be as durable as its bytes.
         self.vfs.sync_dir(self.received.path.parent().expect("it lies in incoming"))
     }

@@ -83,6 +83,11 @@ impl LogRun {
         }
         run
     }
+
+    /// Whether the record of a received snapshot is among it.
+    pub fn has_snapshot(&self) -> bool {
+        self.steps.iter().any(|step| step.snapshot.is_some())
+    }
 }
 
 impl LogMirror {
@@ -130,6 +135,8 @@ pub struct Found {
     pub applied: u64,
     /// The revision.
     pub revision: i64,
+    /// The hash of the keyspace there, and the mark under which it was computed.
+    pub hash: (u32, i64),
     /// The term, vote and commit that raft begins with.
     pub hard_state: HardState,
     /// The log's last index.
@@ -161,6 +168,8 @@ pub struct Truth {
     kept: BTreeMap<i64, Kept>,
     /// Every lease's time to live in seconds, also of those that are gone.
     ttls: BTreeMap<i64, i64>,
+    /// The entries that granted each lease and that ended it.
+    spans: BTreeMap<i64, (u64, Option<u64>)>,
     mirrors: Vec<LogMirror>,
     /// The applied index that each member's store has synced.
     stored: Vec<u64>,
@@ -195,6 +204,7 @@ impl Truth {
             hashes: BTreeMap::new(),
             kept: BTreeMap::new(),
             ttls: BTreeMap::new(),
+            spans: BTreeMap::new(),
             mirrors: vec![LogMirror::default(); members],
             stored: vec![0; members],
             tick_us,
@@ -266,12 +276,12 @@ impl Truth {
         self.visible = (self.visible.0.max(revision), self.visible.1.max(mark));
     }
 
-    /// The revision and the mark that a linearizable read asked now must not lie below: what is committed, for a read
-    /// index covers that; of a lone member, which asks nobody, what somebody can have seen.
-    pub fn least_read(&self) -> (i64, i64) {
+    /// The revision, the mark and the applied index that a linearizable read asked now must not lie below: what is
+    /// committed, for a read index covers that; of a lone member, which asks nobody, what somebody can have seen.
+    pub fn least_read(&self) -> (i64, i64, u64) {
         match self.members {
-            1 => self.visible,
-            _ => (self.model.revision(), self.model.mark()),
+            1 => (self.visible.0, self.visible.1, 0),
+            _ => (self.model.revision(), self.model.mark(), self.committed()),
         }
     }
 
@@ -310,6 +320,13 @@ impl Truth {
                 self.members
             ));
         }
+        if !is_founding && let Some(other) = self.could_lead_without(index, term) {
+            return Err(format!(
+                "index {index} of term {term} is committed for member {}, but member {}, which lacks it, could still be elected",
+                member + 1,
+                other + 1
+            ));
+        }
         self.committed.push(Committed { term, hash });
         let data = (entry.kind == EntryKind::Normal).then_some(&entry.data);
         let outcome = self.model.apply(data).clone();
@@ -330,8 +347,12 @@ impl Truth {
         if let Some(lease) = outcome.granted {
             self.kept.insert(lease, Kept { term, at: now });
             self.ttls.insert(lease, self.model.leases()[&lease].ttl);
+            self.spans.insert(lease, (index, None));
         }
         if let Some(lease) = outcome.revoked {
+            if let Some((_, end)) = self.spans.get_mut(&lease) {
+                *end = Some(index);
+            }
             self.check_expiry(lease, outcome.id, term, now)?;
         }
         Ok(())
@@ -359,6 +380,21 @@ impl Truth {
         Ok(())
     }
 
+    /// A leader answers a keep-alive that came when so much was committed as far as it knew: a lease that it keeps alive
+    /// was not gone by then, and one that it does not know had not been granted by then, or has ended since.
+    pub fn check_keep_alive(&self, lease: i64, is_kept: bool, asked: u64) -> Result<(), Broken> {
+        match (is_kept, self.spans.get(&lease)) {
+            (true, None) => Err(format!("lease {lease:x} is kept alive and was never granted")),
+            (true, Some((_, Some(end)))) if *end <= asked => Err(format!(
+                "lease {lease:x} is kept alive, but index {end} had ended it and {asked} was committed"
+            )),
+            (false, Some((start, None))) if *start <= asked => Err(format!(
+                "lease {lease:x} is said not to exist, but index {start} had granted it and {asked} was committed"
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// A leader's clock has told a client that its lease is kept alive.
     pub fn on_kept_alive(&mut self, lease: i64, term: u64, now: u64) -> Result<(), Broken> {
         let kept = self.kept.entry(lease).or_default();
@@ -370,11 +406,54 @@ impl Truth {
 
     /// Somebody leads a term, by its own word or by that of a member that follows it.
     pub fn on_leader(&mut self, leader: NodeId, term: u64, now: u64) -> Result<(), Broken> {
+        // One that wins late, by answers that were long on their way, need not have what later terms have committed.
+        if term > self.last_term()
+            && let Some(index) = self.first_missing(leader as usize - 1)
+        {
+            return Err(format!(
+                "member {leader} leads term {term} without index {index} of term {}, which is committed",
+                self.committed[index as usize - 1].term
+            ));
+        }
         let (known, _) = *self.leaders.entry(term).or_insert((leader, now));
         if known != leader {
             return Err(format!("two leaders in term {term}: members {known} and {leader}"));
         }
         Ok(())
+    }
+
+    /// The greatest term in which somebody led.
+    pub fn last_term(&self) -> u64 {
+        self.leaders.last_key_value().map_or(0, |(term, _)| *term)
+    }
+
+    /// The first committed entry that a member's log does not hold; of those behind the founders' list, which stands in
+    /// every log from the beginning.
+    fn first_missing(&self, member: usize) -> Option<u64> {
+        let mirror = &self.mirrors[member];
+        let settled = mirror.base.max(self.members as u64);
+        let holds = |index: &u64| {
+            let term = self.committed[*index as usize - 1].term;
+            mirror.live.get(index).is_some_and(|(of, _)| *of == term)
+        };
+        (settled + 1..=self.committed()).find(|index| !holds(index))
+    }
+
+    /// A member that lacks the entry and could be elected all the same, if all went down and came back with what is
+    /// durable: it lies ahead of a majority, by the rule of votes (thesis §3.6.1). If there is one, the entry was not
+    /// committed (§3.6.2, figure 3.7).
+    fn could_lead_without(&self, index: u64, term: u64) -> Option<usize> {
+        let last = |mirror: &LogMirror| -> (u64, u64) {
+            let index = mirror.durable_last.max(mirror.base);
+            let of = mirror.live.get(&index).map(|(term, _)| *term);
+            let settled = || self.committed.get(index as usize - 1).map_or(0, |known| known.term);
+            (of.unwrap_or_else(settled), index)
+        };
+        let lasts: Vec<(u64, u64)> = self.mirrors.iter().map(last).collect();
+        (0..self.members).find(|&member| {
+            let votes = lasts.iter().filter(|last| lasts[member] >= **last).count();
+            !self.mirrors[member].holds(index, term) && votes >= self.quorum()
+        })
     }
 
     /// A message leaves a member: what it vouches for is durable there.
@@ -419,6 +498,16 @@ impl Truth {
                 }
             }
             MessageKind::App | MessageKind::Heartbeat | MessageKind::Snap => {
+                // Else it could lead this term a second time, with other entries.
+                let state = mirror.durable_state;
+                let is_own = state.term > message.term
+                    || (state.term, state.vote) == (message.term, message.from);
+                if !is_own {
+                    return Err(format!(
+                        "member {from} leads term {}, but durable there is a vote for {} in term {}",
+                        message.term, state.vote, state.term
+                    ));
+                }
                 self.on_leader(message.from, message.term.0, now)?;
             }
             _ => {}
@@ -497,6 +586,14 @@ impl Truth {
         hash: u32,
     ) -> Result<(), Broken> {
         let key = (revision, (mark, remembered));
+        if !self.hashes.contains_key(&key) {
+            let want = self.model.hash_kv(revision, mark, remembered);
+            if hash != want {
+                return Err(format!(
+                    "HashKV at revision {revision}, compacted at {mark}: {hash:x} on member {member}, and should be {want:x}"
+                ));
+            }
+        }
         let (known, first) = *self.hashes.entry(key).or_insert((hash, member));
         if known != hash {
             return Err(format!(
@@ -593,6 +690,24 @@ impl Truth {
                 "member {name} begins at revision {} with index {} applied, where the model is at {revision}",
                 found.revision, found.applied
             ));
+        }
+        let (hash, mark) = found.hash;
+        let want = self.model.hash_kv(revision, mark, false);
+        if hash != want {
+            return Err(format!(
+                "member {name} begins with HashKV {hash:x} at revision {revision}, compacted at {mark}, and should with {want:x}"
+            ));
+        }
+        // Also what is not known to be committed, and what a crash has torn, is what its leader wrote.
+        for entry in &found.entries {
+            if let Some((known, _)) = self.logs.get(&(entry.index.0, entry.term.0))
+                && *known != hash_of(entry)
+            {
+                return Err(format!(
+                    "logs do not match: member {name} begins with another entry at index {} of term {}",
+                    entry.index, entry.term
+                ));
+            }
         }
         Ok(())
     }

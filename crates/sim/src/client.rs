@@ -254,7 +254,18 @@ impl Client {
                     7 if depth < 2 => Op::RequestTxn(self.txn(keys, model, depth + 1)),
                     _ => {
                         let (key, range_end) = self.range(keys);
-                        Op::RequestRange(RangeRequest { key, range_end, ..Default::default() })
+                        // Also of the past, down to what may be compacted: the same must become of it everywhere.
+                        let back = self.random.below(60) as i64;
+                        let revision = match self.random.below(6) {
+                            0 => (model.revision() - back).max(1),
+                            _ => 0,
+                        };
+                        Op::RequestRange(RangeRequest {
+                            key,
+                            range_end,
+                            revision,
+                            ..Default::default()
+                        })
                     }
                 };
                 RequestOp { request: Some(request) }
@@ -426,8 +437,8 @@ impl World {
     /// Sends a request over the client's connection.
     fn ask(&mut self, c: usize, op: u64, ask: Ask) {
         let Some(connection) = self.clients[c].connection else { return };
-        let (revision, mark) = self.truth.least_read();
-        let call = Call { client: c, conn: connection.number, op, revision, mark };
+        let (revision, mark, index) = self.truth.least_read();
+        let call = Call { client: c, conn: connection.number, op, revision, mark, index };
         let request = Box::new(Request { call, ask });
         let from = self.scenario.members + c;
         match self.network.send(from, connection.member, self.now) {
@@ -497,7 +508,7 @@ impl World {
         let members = self.scenario.members;
         let client = &mut self.clients[c];
         if let Some(old) = client.connection.take() {
-            let call = Call { client: c, conn: old.number, op: 0, revision: 0, mark: 0 };
+            let call = Call { client: c, conn: old.number, op: 0, revision: 0, mark: 0, index: 0 };
             let gone = Box::new(Request { call, ask: Ask::Gone });
             let delay = self.delays.exponential(50_000);
             let whose = Whose::Life(old.member, old.life);
@@ -669,12 +680,18 @@ impl World {
         }
         self.trace_told(c, op, outcome);
         let ok = outcome.is_done();
+        let mut granted = None;
         if let Some(lease) = pending.granted {
             let client = &mut self.clients[c];
             client.leases.push(lease);
+            granted = Some(lease);
             if client.leases.len() > LEASES_MAX {
                 client.leases.remove(0);
             }
+        }
+        // As etcd's client does: a lease is kept alive from its first moment.
+        if let Some(lease) = granted {
+            self.ask(c, 0, Ask::KeepAlive(lease));
         }
         if ok {
             self.figures.succeeded += 1;

@@ -124,14 +124,7 @@ impl World {
             }
             Fault::CutBoth | Fault::CutOneWay => {
                 let links = self.links_to_cut(fault == Fault::CutBoth);
-                for (from, to) in &links {
-                    self.network.link(*from, *to).cuts += 1;
-                }
-                self.figures.fired[fault as usize] += u64::from(!links.is_empty());
-                self.faults.next_cut += 1;
-                let name = self.faults.next_cut;
-                self.faults.cuts.insert(name, links);
-                self.after(lasts, Whose::World, Event::Heal(name));
+                self.cut(fault, links, lasts);
             }
             Fault::Crash => {
                 for m in self.victims() {
@@ -215,6 +208,25 @@ impl World {
                 self.after(lasts, Whose::Member(m), Event::DiskRecovers);
             }
         }
+    }
+
+    fn cut(&mut self, fault: Fault, links: Vec<(usize, usize)>, lasts: u64) {
+        for (from, to) in &links {
+            self.network.link(*from, *to).cuts += 1;
+        }
+        self.figures.fired[fault as usize] += u64::from(!links.is_empty());
+        self.faults.next_cut += 1;
+        let name = self.faults.next_cut;
+        self.faults.cuts.insert(name, links);
+        self.after(lasts, Whose::World, Event::Heal(name));
+    }
+
+    /// For a while one member hears no other, and no other hears it.
+    pub fn cut_off(&mut self, m: usize) {
+        let others = (0..self.members.len()).filter(|other| *other != m);
+        let links = others.flat_map(|other| [(m, other), (other, m)]).collect();
+        let lasts = 500_000 + self.faults.random.exponential(1_000_000).min(3_000_000);
+        self.cut(Fault::CutBoth, links, lasts);
     }
 
     /// One misfortune is over.

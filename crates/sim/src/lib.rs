@@ -100,6 +100,11 @@ fn judged(recording: Recording) -> Report {
 }
 
 fn run_world(world: &mut World) -> Report {
+    #[cfg(feature = "mutants")]
+    mutant::choose(match world.scenario.mutant {
+        Some(Mutant::Inside(inside)) => Some(inside),
+        _ => None,
+    });
     world.figures.enabled = world.scenario.faults.clone();
     PANIC.with(|panic| *panic.borrow_mut() = None);
     // What a panic leaves behind is only looked at to tell of it.

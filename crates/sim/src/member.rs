@@ -10,7 +10,7 @@
 //! a moment between any two steps in which the process may die. Queues keep their order; nothing is kept between
 //! them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +23,8 @@ use replica::{
     Opened, OutgoingSnapshot, Output, Proposals, ReadDone, ReadJob, ReadWorker, Receptions,
     Replica, Traces, View,
 };
-use vfs::memory::{Failure, Fate as DiskFate, Memory, Operation, OperationKind};
+use state_machine::Reply;
+use vfs::memory::{Failure, Fate as DiskFate, Memory, Operation, OperationKind, Unsynced};
 use vfs::{OpenMode, Vfs};
 
 use crate::checker::{CLUSTER, Found, LogRun, Truth};
@@ -39,6 +40,8 @@ use crate::world::{Event, Whose, World};
 const PIECE_BYTES: usize = 2_048;
 /// So late applies who waits for the answers to its commit index.
 const APPLY_LATE_US: u64 = 1_000_000;
+/// Messages to a member that are kept to be heard again.
+const HEARD_MAX: usize = 64;
 /// How often shards look at their deadlines.
 const SHARD_TICK_US: u64 = 50_000;
 
@@ -119,6 +122,8 @@ pub struct Running {
     receptions: Receptions,
     /// Term, commit and revision as last seen: they never go back.
     seen: (u64, u64, i64),
+    /// What was committed when questions about leases came.
+    lease_asks: BTreeMap<(Option<u8>, u64), u64>,
 }
 
 /// A member and its disk.
@@ -151,6 +156,8 @@ pub struct Member {
     cuts: Random,
     /// For what rots.
     rots: Random,
+    /// Some of the messages that it was sent, to be heard again.
+    pub heard: Vec<Message>,
 }
 
 impl Member {
@@ -173,6 +180,7 @@ impl Member {
             rots: root.child("rot", m as u64),
             latencies: root.child("latencies", m as u64),
             cuts: root.child("cuts", m as u64),
+            heard: Vec::new(),
         }
     }
 
@@ -299,14 +307,15 @@ impl Member {
         match worker {
             Worker::Log => slow * (sync_us / 2 + random.exponential(sync_us)),
             Worker::Flush => slow * (sync_us / 2 + random.exponential(2 * sync_us)),
-            Worker::Apply => 10 + random.exponential(100),
+            Worker::Apply => 10 + slow * random.exponential(100),
             Worker::Read => 20 + slow * random.exponential(200),
         }
     }
 
-    /// What would be found if the power went now, and everything that was not synced were lost.
+    /// What would be found if the power went now, and of what was not synced this were lost.
     pub fn would_recover(
         &self,
+        loss: Loss,
         scenario: &Scenario,
         truth: &Truth,
         m: usize,
@@ -314,7 +323,7 @@ impl Member {
     ) -> Result<(), String> {
         let memory = self.memory.fork();
         memory.set_capacity(None);
-        memory.power_cut_with(&mut |_| DiskFate::Lost);
+        loss.befall(&memory);
         let config = scenario.config_of(m, u64::MAX, now);
         let found = match replica::open(Arc::new(memory.fork()), config, Bootstrap::Restart) {
             Ok(opened) => found(&memory, &opened)?,
@@ -331,6 +340,42 @@ impl Member {
     }
 }
 
+/// What is lost of what was not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Everything.
+    Everything,
+    /// The log's, and the rest is there: nothing may have been ahead of it.
+    Log,
+    /// All but the log's.
+    AllButLog,
+    /// What this seed says, as in a power cut.
+    Some(u64),
+}
+
+impl Loss {
+    fn befall(self, memory: &Memory) {
+        let is_log = |unsynced: &Unsynced| match unsynced {
+            Unsynced::Name(words) => words.contains("/wal"),
+            Unsynced::Length { path, .. } | Unsynced::Sector { path, .. } => {
+                path.starts_with("/data/member/wal")
+            }
+        };
+        let lose = |is_lost: &dyn Fn(&Unsynced) -> bool| {
+            memory.power_cut_with(&mut |unsynced| match is_lost(unsynced) {
+                true => DiskFate::Lost,
+                false => DiskFate::Kept,
+            });
+        };
+        match self {
+            Loss::Everything => lose(&|_| true),
+            Loss::Log => lose(&is_log),
+            Loss::AllButLog => lose(&|unsynced| !is_log(unsynced)),
+            Loss::Some(seed) => memory.power_cut(seed),
+        }
+    }
+}
+
 /// What `opened` has found on `memory`, a copy of the disk as it was before.
 fn found(memory: &Memory, opened: &Opened) -> Result<Found, String> {
     let status = opened.replica.status();
@@ -343,9 +388,14 @@ fn found(memory: &Memory, opened: &Opened) -> Result<Found, String> {
         Err(_) if status.last == applied => Vec::new(),
         Err(error) => return Err(format!("the log cannot be read a second time: {error}")),
     };
+    let hash = match opened.view.state.hash_now() {
+        Ok(Reply::HashKv { hash, compact_revision, .. }) => (hash, compact_revision),
+        other => return Err(format!("the keyspace cannot be hashed: {other:?}")),
+    };
     Ok(Found {
         applied: applied.0,
         revision: opened.view.state.revision(),
+        hash,
         hard_state: raft::HardState { term: status.term, vote: status.vote, commit: status.commit },
         last: status.last.0,
         entries,
@@ -441,10 +491,12 @@ impl World {
             turn_due: false,
             next_tick_us: now + self.scenario.tick_us[m],
             receptions: Receptions::default(),
+            lease_asks: BTreeMap::new(),
             stopping: false,
         });
         // What was recovered must itself be as durable as what is told of it from now on.
-        let kept = self.members[m].would_recover(&self.scenario, &self.truth, m, now);
+        let loss = Loss::Everything;
+        let kept = self.members[m].would_recover(loss, &self.scenario, &self.truth, m, now);
         self.expect(kept);
         let phase = self.members[m].latencies.below(self.scenario.tick_us[m]);
         self.soon(m, phase, Event::Tick);
@@ -557,6 +609,9 @@ impl World {
     /// Puts something into the replica's inbox.
     pub fn input(&mut self, m: usize, input: Input) {
         if let Some(running) = self.members[m].running() {
+            if let Input::Lease(ask) = &input {
+                running.lease_asks.insert(name_of(ask.asker), running.view.committed().0);
+            }
             running.inbox.push_back(input);
             self.wake(m);
         }
@@ -706,6 +761,17 @@ impl World {
     }
 
     fn note_kept_alive(&mut self, m: usize, answer: &replica::LeaseAnswer) {
+        let asked =
+            self.members[m].running().and_then(|r| r.lease_asks.remove(&name_of(answer.asker)));
+        let is_kept = match answer.result {
+            Ok(LeaseTime::KeptAlive { .. }) => Some(true),
+            Ok(LeaseTime::Unknown) => Some(false),
+            _ => None,
+        };
+        if let (Some(asked), Some(is_kept)) = (asked, is_kept) {
+            let kept = self.truth.check_keep_alive(answer.lease, is_kept, asked);
+            self.expect(kept);
+        }
         if let Ok(LeaseTime::KeptAlive { .. }) = answer.result {
             let term = self.members[m].view().map_or(0, |view| view.term().0);
             let kept = self.truth.on_kept_alive(answer.lease, term, self.now);
@@ -723,6 +789,7 @@ impl World {
                 }
                 if leader == m as u64 + 1 {
                     self.figures.elections += 1;
+                    self.greet_leader(m);
                 }
             }
             Notice::SnapshotInstalled { index, .. } => {
@@ -757,6 +824,17 @@ impl World {
             Notice::Damage(_) if self.members[m].is_excused() => {}
             Notice::Damage(what) => self.violate(format!("member {}: {what}", m + 1)),
             Notice::Ready | Notice::Membership(_) => {}
+        }
+    }
+
+    /// Somebody has just been elected, and has committed nothing yet: the moment to ask it for a read, or to cut it off with
+    /// the entry that it has just begun its term with.
+    fn greet_leader(&mut self, m: usize) {
+        if self.is_stormy() && self.script.is_none() {
+            self.ask_for_a_read(m);
+            if self.faults.is_enabled(Fault::CutBoth) && self.delays.below(3) == 0 {
+                self.cut_off(m);
+            }
         }
     }
 
@@ -809,6 +887,7 @@ impl World {
         let Some(running) = self.members[m].running() else { return };
         let mut failure = None;
         let mut stored = None;
+        let mut swapped = false;
         let trace;
         match worker {
             Worker::Log => {
@@ -835,6 +914,10 @@ impl World {
                 let mut done = running.flush.run(mem::take(&mut running.flush_desk.batch));
                 trace = mem::take(&mut done.trace);
                 if let Some(Completion::Flush(reports)) = &done.completion {
+                    let is_swap = |report: &FlushReport| {
+                        matches!(report, FlushReport::Reclaimed(store::Reclaimed::Swapped { .. }))
+                    };
+                    swapped = reports.iter().any(is_swap);
                     stored = reports.iter().rev().find_map(|report| match report {
                         FlushReport::Synced { index, .. } => Some(index.0),
                         _ => None,
@@ -857,8 +940,23 @@ impl World {
         if let Some(index) = stored {
             self.truth.on_stored(m, index);
         }
+        // What was dropped from the disk is missed at the next start, if at all.
+        if swapped {
+            self.look_at_start(m, Loss::Everything);
+        }
         let delay = 1 + self.delays.exponential(15);
         self.soon(m, delay, Event::Done(worker));
+    }
+
+    /// What the member would find if the power went now.
+    pub fn look_at_start(&mut self, m: usize, loss: Loss) {
+        let member = &self.members[m];
+        let is_sound = member.is_up() && !member.is_doomed() && !member.is_rotten();
+        if is_sound && self.script.is_none() {
+            let now = self.now;
+            let kept = self.members[m].would_recover(loss, &self.scenario, &self.truth, m, now);
+            self.expect(kept);
+        }
     }
 
     /// The second half of what the log worker does.
@@ -875,6 +973,10 @@ impl World {
         }
         let kept = self.truth.on_log(m, &run);
         self.expect(kept);
+        // A received snapshot is relied on from the moment that its record is durable.
+        if run.has_snapshot() {
+            self.look_at_start(m, Loss::Everything);
+        }
         let delay = 1 + self.delays.exponential(15);
         self.soon(m, delay, Event::Done(Worker::Log));
     }
@@ -976,6 +1078,7 @@ impl World {
                     return self.unreachable(m, message.to);
                 }
                 self.figures.fired[Fault::Reordering as usize] += u64::from(aside);
+                self.record(to, &message);
                 let whose = Whose::Life(to, self.members[to].life);
                 // The transport never sends a proposal twice: a stream either delivers it or breaks.
                 if let Some(again) = again.filter(|_| message.kind != MessageKind::Prop) {
@@ -984,6 +1087,30 @@ impl World {
                 }
                 self.at(at, whose, Event::Arrive(Box::new(message)));
             }
+        }
+    }
+
+    /// Keeps a few of the messages to a member, old ones and new ones, for [`World::replay`].
+    fn record(&mut self, to: usize, message: &Message) {
+        let doubles = self.faults.is_enabled(Fault::Doubling) && self.script.is_none();
+        if !doubles || message.kind == MessageKind::Prop || self.delays.below(8) > 0 {
+            return;
+        }
+        if self.members[to].heard.len() < HEARD_MAX {
+            self.members[to].heard.push(message.clone());
+        } else {
+            let place = self.delays.below(HEARD_MAX as u64) as usize;
+            self.members[to].heard[place] = message.clone();
+        }
+    }
+
+    /// A member hears something again that it was told long ago.
+    pub fn replay(&mut self, m: usize) {
+        if !self.members[m].heard.is_empty() {
+            let place = self.delays.below(self.members[m].heard.len() as u64) as usize;
+            let again = self.members[m].heard[place].clone();
+            self.figures.fired[Fault::Doubling as usize] += 1;
+            self.soon(m, 1, Event::Arrive(Box::new(again)));
         }
     }
 
@@ -1033,7 +1160,7 @@ impl World {
     pub fn piece(&mut self, id: u64) {
         let delay = self.scenario.latency_us.0 / 2 + self.delays.exponential(1_000);
         let storms = self.phase == crate::world::Phase::Storm && self.script.is_none();
-        let breaks = storms && self.delays.below(60) == 0;
+        let breaks = storms && self.delays.below(200) == 0;
         let Some(transfer) = self.transfers.get_mut(&id) else { return };
         let (from, to) = (transfer.from.0, transfer.to.0);
         if self.members[from].paused || self.members[to].paused {
@@ -1098,6 +1225,14 @@ impl World {
             }
         }
         self.after_input(from.0, from.1, Input::SnapshotSent { to: outgoing.to, ok });
+    }
+}
+
+/// Who has asked about a lease, in one word.
+fn name_of(asker: Asker) -> (Option<u8>, u64) {
+    match asker {
+        Asker::Shard { shard, token } => (Some(shard.0), token),
+        Asker::Peer { token } => (None, token),
     }
 }
 

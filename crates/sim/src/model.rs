@@ -139,6 +139,45 @@ impl Model {
         &self.changes[start..end.max(start)]
     }
 
+    /// etcd's HashKV at `revision`, if the keyspace is compacted at `mark`: over what is there, which is everything above
+    /// the mark and of each key its last put at or below it; but of the latter only what can still be seen, unless nothing
+    /// can. The hash that a compaction computes counts a deletion at its own revision as something that can be seen.
+    pub fn hash_kv(&self, revision: i64, mark: i64, of_compaction: bool) -> u32 {
+        let changes = self.changes(0, revision);
+        let newest = |up_to: i64| -> BTreeMap<&Bytes, &Change> {
+            self.changes(0, up_to).iter().map(|change| (&change.key, change)).collect()
+        };
+        let (kept, visible) = (newest(mark.min(revision)), newest(revision));
+        let can_be_seen =
+            |change: &&Change| change.is_put || of_compaction && change.main == revision;
+        let hides = visible.values().any(can_be_seen);
+        let is_last = |of: &BTreeMap<&Bytes, &Change>, change: &Change| {
+            of.get(&change.key)
+                .is_some_and(|last| (last.main, last.sub) == (change.main, change.sub))
+        };
+        let mut sum = crc32c::crc32c(b"key");
+        for change in changes {
+            let is_there = change.main > mark || change.is_put && is_last(&kept, change);
+            let is_hidden = change.main <= mark && hides && !is_last(&visible, change);
+            if !is_there || is_hidden {
+                continue;
+            }
+            let mut bytes = change.main.to_be_bytes().to_vec();
+            bytes.push(b'_');
+            bytes.extend(change.sub.to_be_bytes());
+            match change.is_put {
+                true => change.kv.encode(&mut bytes).expect("a vector takes everything"),
+                false => {
+                    bytes.push(b't');
+                    let key = KeyValue { key: change.key.clone(), ..KeyValue::default() };
+                    key.encode(&mut bytes).expect("a vector takes everything");
+                }
+            }
+            sum = crc32c::crc32c_append(sum, &bytes);
+        }
+        sum
+    }
+
     /// Takes the next entry in. `data` is what a normal entry carries; `None` stands for a membership change.
     pub fn apply(&mut self, data: Option<&Bytes>) -> &Outcome {
         let request = data.filter(|data| !data.is_empty()).map(|data| {

@@ -116,6 +116,8 @@ pub enum Mutant {
     SilentCompaction,
     /// A client repeats also what may have been done.
     RetryWrites,
+    /// A bug in the code that is simulated, in builds that have them.
+    Inside(mutant::Mutant),
 }
 
 /// Those that the storms must find; the others are for the experiments of the laboratory, each of which names the one
@@ -136,12 +138,19 @@ impl Mutant {
             Mutant::ResumeFromNow => "resume from now",
             Mutant::SilentCompaction => "compact silently",
             Mutant::RetryWrites => "retry writes",
+            Mutant::Inside(inside) => inside.name(),
         }
+    }
+
+    /// Those that storms must find: in the simulator's own hands, and, in builds that have them, in the code.
+    pub fn all() -> Vec<Mutant> {
+        let inside = if mutant::ON { mutant::ALL } else { &[] };
+        MUTANTS.into_iter().chain(inside.iter().map(|inside| Mutant::Inside(*inside))).collect()
     }
 
     /// The one of this name that storms must find, the words apart or joined by hyphens.
     pub fn named(name: &str) -> Option<Mutant> {
-        MUTANTS.into_iter().find(|mutant| flag(mutant.name()) == flag(name))
+        Mutant::all().into_iter().find(|mutant| flag(mutant.name()) == flag(name))
     }
 }
 

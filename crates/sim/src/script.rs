@@ -162,8 +162,8 @@ impl World {
         let Some(&(member, life)) = self.script().connections.get(&connection) else {
             return false;
         };
-        let (revision, mark) = self.truth.least_read();
-        let call = Call { client: 0, conn: connection, op, revision, mark };
+        let (revision, mark, index) = self.truth.least_read();
+        let call = Call { client: 0, conn: connection, op, revision, mark, index };
         let request = Box::new(Request { call, ask });
         let client = self.members.len();
         match self.network.send(client, member, self.now) {

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use mvcc::{
     Event as Change, Filter, History, KeyRange, Lagging, Portion, ReadError, Reader, WatcherSet,
 };
+use proto::etcdserverpb::request_op::Request as Op;
 use proto::etcdserverpb::{RangeRequest, TxnRequest};
 use raft::{Index, NodeId};
 use replica::{
@@ -42,6 +43,8 @@ pub struct Call {
     pub revision: i64,
     /// The compaction mark that it must not lie below.
     pub mark: i64,
+    /// The applied index that it must not lie below.
+    pub index: u64,
 }
 
 /// What a client asks.
@@ -348,20 +351,27 @@ impl World {
         if lagging && let Some((key, ())) = shard.known.first_key_value() {
             shard.slow = Some(*key);
         }
+        for call in late {
+            self.tell_outcome(m, call, Outcome::Unknown);
+        }
+        self.tell_progress(m, s);
+        self.catch_up(m, s);
+    }
+
+    /// Now and then somebody wants to know how far his watches are.
+    fn tell_progress(&mut self, m: usize, s: usize) {
+        if self.delays.below(8) > 0 {
+            return;
+        }
+        let Some(shard) = self.shard(m, s) else { return };
         let told: Vec<(WatchKey, i64)> = shard
             .known
             .keys()
             .filter_map(|key| Some((*key, shard.watchers.progress(key)?)))
             .collect();
-        for call in late {
-            self.tell_outcome(m, call, Outcome::Unknown);
+        for (key, revision) in told {
+            self.tell_watch(m, key, Told::Progress { id: key.2, revision });
         }
-        if self.delays.below(8) == 0 {
-            for (key, revision) in told {
-                self.tell_watch(m, key, Told::Progress { id: key.2, revision });
-            }
-        }
-        self.catch_up(m, s);
     }
 
     fn on_request(&mut self, m: usize, s: usize, request: Request) {
@@ -590,12 +600,16 @@ impl World {
             if at < model.mark_when(revision) {
                 return Err(format!("member {} reads revision {at} below its mark", m + 1));
             }
-        } else if revision < call.revision || at < call.mark {
+            return Ok(got);
+        }
+        let applied = self.view(m).applied().0;
+        if revision < call.revision || at < call.mark || applied < call.index {
             return Err(format!(
-                "member {} answers a linearizable read at {at} of revision {revision}; before it was asked, revision {} \
-                 was committed, and {} compacted",
+                "member {} answers a linearizable read at {at} of revision {revision} with index {applied} applied; before \
+                 it was asked, revision {} and index {} were committed, and {} compacted",
                 m + 1,
                 call.revision,
+                call.index,
                 call.mark
             ));
         }
@@ -609,15 +623,23 @@ impl World {
         wanted: &Wanted,
         error: Error,
     ) -> Result<(), String> {
-        let asked = match wanted {
-            Wanted::Range(range) => range.revision,
-            Wanted::Txn(..) => 0,
+        let asked: Vec<i64> = match wanted {
+            Wanted::Range(range) => vec![range.revision],
+            Wanted::Txn(txn, _) => {
+                let ops = txn.success.iter().chain(&txn.failure);
+                ops.filter_map(|op| match &op.request {
+                    Some(Op::RequestRange(range)) => Some(range.revision),
+                    _ => None,
+                })
+                .collect()
+            }
         };
+        let mark = self.truth.model.mark();
         let fair = match error {
-            Error::Compacted => asked > 0 && asked < self.truth.model.mark(),
+            Error::Compacted => asked.iter().any(|asked| *asked > 0 && *asked < mark),
             Error::FutureRevision => {
                 let least = if wanted.is_serializable() { 0 } else { call.revision };
-                asked > least
+                asked.iter().any(|asked| *asked > least)
             }
             Error::ReadRevoked => true,
             Error::Storage => self.members[m].is_doomed() || self.reads_rot(m),
@@ -626,7 +648,7 @@ impl World {
         match fair {
             true => Ok(()),
             false => Err(format!(
-                "member {} refuses a read at {asked}: {}; revision {} is committed, {} compacted",
+                "member {} refuses a read at {asked:?}: {}; revision {} is committed, {} compacted",
                 m + 1,
                 error.text(),
                 self.truth.model.revision(),
@@ -702,6 +724,8 @@ impl World {
         for (key, told) in told {
             self.tell_watch(m, key, told);
         }
+        // Before those that have just fallen behind have caught up.
+        self.tell_progress(m, s);
         self.catch_up(m, s);
     }
 

@@ -39,6 +39,7 @@ mod write;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use mutant::Mutant;
 use mvcc::{Batch, CompactError, DueHash, Keyspace};
 use proto::etcdserverpb::{CompactionRequest, LeaseGrantRequest, TxnRequest};
 use proto::membershippb::{ClusterMemberAttrSetRequest, DowngradeInfoSetRequest};
@@ -344,7 +345,8 @@ impl StateMachine {
             Request::LeaseRevoke(request) => {
                 let keys = self.shared.leases().keys(request.id).ok_or(Error::LeaseNotFound)?;
                 let mut writer = Writer::begin(&mut self.keyspace);
-                keys.iter().for_each(|key| writer.delete(key));
+                let forgotten = usize::from(mutant::is(Mutant::RevokeForgetsKey));
+                keys.iter().skip(forgotten).for_each(|key| writer.delete(key));
                 let revision = writer.revision();
                 writer.finish();
                 self.shared.leases_mut().remove(request.id);
@@ -399,6 +401,10 @@ impl StateMachine {
     }
 
     fn txn(&mut self, request: &TxnRequest, want_reply: bool) -> Result<Reply, Fault> {
+        let has_ranges = || txn::ranges(request).any(|range| range.is_some());
+        if mutant::is(Mutant::RangesLeftOut) && !want_reply && has_ranges() {
+            return self.txn(&txn::without_ranges(request), want_reply);
+        }
         let mut writer = Writer::begin(&mut self.keyspace);
         let path = txn::prepare(&mut writer, request, &self.shared.leases())?;
         let reply = txn::execute(&mut writer, request, &path, want_reply)?;

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::slice;
 
 use bytes::Bytes;
+use mutant::Mutant;
 use mvcc::{Item, KeyRange, RangeQuery, successor};
 use proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use proto::etcdserverpb::{
@@ -127,6 +128,15 @@ pub(crate) fn ranges(request: &TxnRequest) -> impl Iterator<Item = Option<&Range
     })
 }
 
+/// The same without the ranges of its branches: for the deliberate bug that leaves them out.
+pub(crate) fn without_ranges(request: &TxnRequest) -> TxnRequest {
+    let mut rest = request.clone();
+    for branch in [&mut rest.success, &mut rest.failure] {
+        branch.retain(|op| !matches!(op.request, Some(Op::RequestRange(_))));
+    }
+    rest
+}
+
 /// Runs a transaction of ranges alone, on a reader that stays at one revision.
 pub(crate) fn read(keys: &mut impl Keys, request: &TxnRequest) -> Result<TxnReply, Fault> {
     let succeeded = holds(keys, &request.compare)?;
@@ -154,7 +164,9 @@ pub(crate) fn prepare(
 ) -> Result<Vec<bool>, Fault> {
     let mut path = Vec::new();
     compare(writer, request, &mut path)?;
-    check_path(writer, request, leases, &mut path.iter(), &mut Shadow::default())?;
+    if !mutant::is(Mutant::TxnUnchecked) {
+        check_path(writer, request, leases, &mut path.iter(), &mut Shadow::default())?;
+    }
     Ok(path)
 }
 
@@ -266,6 +278,7 @@ fn operand(compare: &Compare) -> i64 {
 
 /// An unknown operator always holds.
 fn holds_for(compare: &Compare, actual: std::cmp::Ordering) -> bool {
+    let actual = if mutant::is(Mutant::CompareReversed) { actual.reverse() } else { actual };
     match CompareResult::try_from(compare.result) {
         Ok(CompareResult::Equal) => actual.is_eq(),
         Ok(CompareResult::NotEqual) => actual.is_ne(),

@@ -1,6 +1,7 @@
 //! The writer: one entry's changes of the keyspace, and what they mean for leases.
 
 use bytes::Bytes;
+use mutant::Mutant;
 use mvcc::{KeyRange, Keyspace, RangeQuery, RangeResult, ReadError, Txn};
 use proto::etcdserverpb::{DeleteRangeRequest, PutRequest};
 
@@ -38,6 +39,7 @@ impl<'a> Writer<'a> {
             None
         };
         let kept_lease = match put.ignore_lease {
+            true if mutant::is(Mutant::IgnoreLeaseForgotten) => 0,
             true => self.txn.look(&put.key).map_or(0, |meta| meta.lease),
             false => put.lease,
         };
@@ -47,7 +49,7 @@ impl<'a> Writer<'a> {
         };
         let before = self.txn.put(&put.key, &kept_value, kept_lease);
         let from = before.map_or(0, |meta| meta.lease);
-        if from != kept_lease {
+        if from != kept_lease && !mutant::is(Mutant::LeaseKeepsKey) {
             self.moves.push(Move { key: put.key.clone(), from, to: kept_lease });
         }
         let previous = previous.filter(|_| put.prev_kv).map(|item| item.bytes);
@@ -68,6 +70,7 @@ impl<'a> Writer<'a> {
         }
         let deleted = self.delete_keys(&range);
         let deleted = i64::try_from(deleted).unwrap_or(i64::MAX);
+        let deleted = if mutant::is(Mutant::DeleteCountsWrong) { deleted.min(1) } else { deleted };
         Ok(DeleteRangeReply { revision: self.txn.revision(), deleted, previous })
     }
 

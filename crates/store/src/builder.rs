@@ -19,6 +19,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use mutant::Mutant;
 
 use crate::frame::FRAME_HEADER_BYTES;
 use crate::record::{Kind, Location, Meta, Place, PutRecord, Revision, Stamp, varint_len};
@@ -205,7 +206,9 @@ impl Builder {
         self.row_seq = 0;
         self.ended = self.records.len();
         self.last_index = index;
-        self.applied = Some((index, term));
+        let behind = u64::from(mutant::is(Mutant::AppliedBehind));
+        let ahead = u64::from(mutant::is(Mutant::AppliedAhead));
+        self.applied = Some((index - behind + ahead, term));
     }
 
     /// The record at `location` no longer lives: no reader at or above the mark and no pin can ask for it, and

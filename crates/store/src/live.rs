@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use mutant::Mutant;
 
 use crate::record::{Kind, Location, Meta, Stamp};
 
@@ -113,7 +114,8 @@ impl Rows {
     /// Forgets the row if it is deleted and guards nothing.
     pub fn settle(&mut self, id: &(u8, Bytes)) -> Option<Location> {
         let state = self.0.get(id)?;
-        if !state.deleted || state.older > 0 {
+        let guards = state.older > 0 && !mutant::is(Mutant::RowRises);
+        if !state.deleted || guards {
             return None;
         }
         self.0.remove(id).map(|state| state.location)
@@ -121,7 +123,8 @@ impl Rows {
 
     /// Forgets all such rows, when all records have been seen.
     pub fn settle_all(&mut self) -> Vec<Location> {
-        let done = |state: &RowState| state.deleted && state.older == 0;
+        let careless = mutant::is(Mutant::RowRises);
+        let done = |state: &RowState| state.deleted && (state.older == 0 || careless);
         let locations = self.0.values().filter(|s| done(s)).map(|s| s.location).collect();
         self.0.retain(|_, state| !done(state));
         locations

@@ -12,6 +12,7 @@
 use std::io;
 use std::path::Path;
 
+use mutant::Mutant;
 use vfs::{OpenMode, Vfs};
 
 use crate::frame::Identity;
@@ -135,6 +136,9 @@ impl Manifest {
         file.append(&self.encode())?;
         file.sync()?;
         vfs.rename(&tmp, &dir.join(MANIFEST))?;
+        if mutant::is(Mutant::ManifestNameUnsynced) {
+            return Ok(());
+        }
         vfs.sync_dir(dir)
     }
 }

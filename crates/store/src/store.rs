@@ -17,6 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use mutant::Mutant;
 use vfs::{OpenMode, Vfs};
 
 use crate::builder::{Builder, Dead, Frame, Record};
@@ -256,7 +257,8 @@ impl Flusher {
     pub fn sync(&mut self) -> io::Result<Synced> {
         self.check_failed()?;
         if self.growing.synced < self.growing.end {
-            let synced = self.growing.handle.file.sync();
+            let skip = mutant::is(Mutant::StoreUnsynced);
+            let synced = if skip { Ok(()) } else { self.growing.handle.file.sync() };
             synced.map_err(|error| self.fail(error))?;
             self.growing.synced = self.growing.end;
         }
@@ -396,7 +398,9 @@ impl Flusher {
         old.handle.file.write_at(&bytes, u64::from(old.end))?;
         let len = old.end + u32::try_from(bytes.len()).expect("footers are below 4 GiB");
         old.handle.file.truncate(u64::from(len))?;
-        old.handle.file.sync()?;
+        if !mutant::is(Mutant::SealUnsynced) {
+            old.handle.file.sync()?;
+        }
 
         let mut manifest = self.manifest.clone();
         manifest.sealed.push(Named { segment: old.number, len, trailer_crc: trailer.crc });

@@ -21,6 +21,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use mutant::Mutant;
 use raft::{Entry, HardState, Index, Term};
 use vfs::{File, Vfs};
 
@@ -274,7 +275,8 @@ impl Wal {
         if self.is_synced {
             return Ok(());
         }
-        let result = self.file.sync();
+        let skip = mutant::is(Mutant::LogUnsynced);
+        let result = if skip { Ok(()) } else { self.file.sync() };
         self.attempt("syncing the log", result)?;
         self.is_synced = true;
         self.is_mark_due = true;
@@ -428,7 +430,9 @@ impl Wal {
 
     /// Closes the last file and goes on in a new one.
     fn cut(&mut self) -> Result<(), WriteError> {
-        let trimmed = self.file.truncate(self.offset).and_then(|()| self.file.sync());
+        let skip = mutant::is(Mutant::FullLogUnsynced);
+        let sync = || if skip { Ok(()) } else { self.file.sync() };
+        let trimmed = self.file.truncate(self.offset).and_then(|()| sync());
         self.attempt("closing a full file of the log", trimmed)?;
 
         let head = segment::head_after(self.writer.crc, &self.metadata, &self.hard_state);
@@ -440,7 +444,10 @@ impl Wal {
         let named = self
             .vfs
             .rename(&self.dir.join(segment::SPARE), &self.dir.join(&name))
-            .and_then(|()| self.vfs.sync_dir(&self.dir));
+            .and_then(|()| match mutant::is(Mutant::LogNameUnsynced) {
+                true => Ok(()),
+                false => self.vfs.sync_dir(&self.dir),
+            });
         self.attempt("naming a new file of the log", named)?;
 
         self.file = file.clone();
