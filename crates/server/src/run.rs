@@ -192,11 +192,9 @@ impl Member {
         let found = replica::identity(&*vfs, &config.data_dir, config.wal_dir.as_deref())
             .map_err(|error| StartError(error.to_string()))?;
         let (identity, bootstrap) = begin(found, &config)?;
-        if found.is_none() {
+        if found.is_none() && config.initial_cluster.len() > 1 {
             // Before anybody can connect to us: founders that start together do not wait for each other.
-            let mut known = Ok(());
-            on_own_runtime(async { known = peer::founding::check(&config, identity).await });
-            known.map_err(StartError)?;
+            ask_the_others(&config, identity)?;
         }
         let peer_listeners = bind(&config.listen_peer_urls)?;
         let client_listeners = bind(&config.listen_client_urls)?;
@@ -425,6 +423,25 @@ fn begin(found: Option<Identity>, config: &Config) -> Result<(Identity, Bootstra
         false => Err(StartError(
             "joining an existing cluster is not yet supported; start with --initial-cluster-state=new".to_string(),
         )),
+    }
+}
+
+/// See [`peer::founding`]; on a thread of its own, for whoever starts a member may have a runtime on his.
+fn ask_the_others(config: &Config, identity: Identity) -> Result<(), StartError> {
+    let ask = || {
+        let mut known = Ok(());
+        on_own_runtime(async { known = peer::founding::check(config, identity).await });
+        known
+    };
+    let asked = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("founding".to_owned());
+        let thread = thread.spawn_scoped(scope, ask);
+        thread.map(|asking| asking.join())
+    });
+    match asked {
+        Ok(Ok(known)) => known.map_err(StartError),
+        Ok(Err(panic)) => std::panic::resume_unwind(panic),
+        Err(error) => Err(StartError(format!("cannot start a thread: {error}"))),
     }
 }
 
