@@ -439,6 +439,12 @@ impl Truth {
         (settled + 1..=self.committed()).find(|index| !holds(index))
     }
 
+    /// The term of a committed entry; 0 of what is none.
+    fn term_of(&self, index: u64) -> u64 {
+        let place = index.checked_sub(1).and_then(|place| usize::try_from(place).ok());
+        place.and_then(|place| self.committed.get(place)).map_or(0, |known| known.term)
+    }
+
     /// A member that lacks the entry and could be elected all the same, if all went down and came back with what is
     /// durable: it lies ahead of a majority, by the rule of votes (thesis §3.6.1). If there is one, the entry was not
     /// committed (§3.6.2, figure 3.7).
@@ -446,7 +452,7 @@ impl Truth {
         let last = |mirror: &LogMirror| -> (u64, u64) {
             let index = mirror.durable_last.max(mirror.base);
             let of = mirror.live.get(&index).map(|(term, _)| *term);
-            let settled = || self.committed.get(index as usize - 1).map_or(0, |known| known.term);
+            let settled = || self.term_of(index);
             (of.unwrap_or_else(settled), index)
         };
         let lasts: Vec<(u64, u64)> = self.mirrors.iter().map(last).collect();

@@ -725,7 +725,9 @@ impl World {
             self.tell_watch(m, key, told);
         }
         // Before those that have just fallen behind have caught up.
-        self.tell_progress(m, s);
+        if self.script.is_none() {
+            self.tell_progress(m, s);
+        }
         self.catch_up(m, s);
     }
 

@@ -506,7 +506,10 @@ impl World {
                 Some(_) => self.figures.available_us += SAMPLE_US,
                 None => self.figures.outage_us += SAMPLE_US,
             }
-            self.ask_deposed();
+            // An experiment asks for itself.
+            if self.script.is_none() {
+                self.ask_deposed();
+            }
             if !self.scenario.faults.is_empty() {
                 self.faults.count_slow(&self.members, &mut self.figures);
             }

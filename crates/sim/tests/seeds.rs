@@ -78,13 +78,13 @@ fn what_a_plan_leaves_out_does_not_happen() {
 /// that needs nothing from elsewhere.
 #[test]
 fn a_trace_is_of_the_same_story() {
-    let plan = Plan::new(31, 5);
+    let plan = Plan::new(34, 5);
     let (report, trace) = sim::trace(&plan);
-    assert_eq!(report.hash, run(31, 5, None).hash);
+    assert_eq!(report.hash, run(34, 5, None).hash);
     let json = trace.json();
     let mut lines = json.lines();
     let head = lines.next().unwrap_or_default();
-    assert!(head.starts_with("{\"run\":\"sim --seed 31 --seconds 5\","), "{head}");
+    assert!(head.starts_with("{\"run\":\"sim --seed 34 --seconds 5\","), "{head}");
     assert!(lines.clone().count() > 10_000);
     assert!(lines.all(|line| line.starts_with("{\"at_us\":") && line.ends_with('}')));
     assert!(json.contains("\"what\":\"started\"") && json.contains("\"kind\":\"Vote\""));
