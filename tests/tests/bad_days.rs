@@ -255,20 +255,23 @@ async fn a_data_directory_of_another_member_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_whose_data_is_gone_does_not_start_as_if_it_were_new() {
     let mut cluster = Cluster::ours(3, &[]).await;
-    put(&cluster.members[0], "k", "v").await.unwrap();
+    // A follower: what a dead leader was asked, nobody answers.
+    let leader = cluster.leader().await;
+    let lost = (leader + 1) % 3;
+    put(&cluster.members[leader], "k", "v").await.unwrap();
     let away = cluster.directory.join("away");
-    let gone = &mut cluster.members[2];
+    let gone = &mut cluster.members[lost];
     gone.kill();
     fs::rename(&gone.data_dir, &away).unwrap();
-    refuses(gone, &["has already been bootstrapped", "--data-dir", "infra2.etcd"]);
+    refuses(gone, &["has already been bootstrapped", "--data-dir", ".etcd"]);
     assert!(!gone.data_dir.exists(), "nothing was founded");
-    put(&cluster.members[0], "k", "w").await.unwrap();
+    put(&cluster.members[leader], "k", "w").await.unwrap();
 
-    let gone = &mut cluster.members[2];
+    let gone = &mut cluster.members[lost];
     fs::rename(&away, &gone.data_dir).unwrap();
     gone.start();
     gone.wait_ready().await;
-    assert_eq!(get(&cluster.members[2], "k").await.as_deref(), Some("w"));
+    assert_eq!(get(&cluster.members[lost], "k").await.as_deref(), Some("w"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
