@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Simulates for hours, seeds that no soak has run before: `scripts/soak.sh [HOURS]`, two if nothing is said.
 #
-# Each soak is a row of docs/soaks.tsv, written anew after each batch of seeds, so that little is lost if it is stopped;
+# Each soak is a row of docs/soaks.tsv (`minutes` of the machine), written anew after each batch of seeds, so that little is lost if it is stopped;
 # the next soak goes on with the seed behind it. The sum of all rows stands in RELIABILITY.md. A broken promise ends the soak:
 # its seed is printed with the flags that repeat it, and the row is kept.
 set -euo pipefail
@@ -14,7 +14,7 @@ batch=${QUORATE_SOAK_BATCH:-500}
 # Where soaks begin: far from the seeds that are run for each change.
 first_ever=1000000
 table=docs/soaks.tsv
-columns='date\tcommit\tfirst_seed\tseeds\tseconds\tsimulated_hours\tbroken\tinconclusive\toperations\tfaults'
+columns='date\tcommit\tfirst_seed\tseeds\tseconds\tsimulated_hours\tbroken\tinconclusive\toperations\tminutes\tfaults'
 
 limit=$(awk -v hours="$hours" 'BEGIN { if (hours !~ /^[0-9.]+$/ || hours <= 0) exit 1; print int(hours * 3600) }') ||
     { echo "soak.sh: $hours is no number of hours" >&2; exit 64; }
@@ -47,17 +47,18 @@ add_faults() {
 # The sum of all soaks, for people.
 summary() {
     awk -F'\t' '
-        NR > 1 { soaks++; seeds += $4; hours += $6; broken += $7; inconclusive += $8; operations += $9; last = $1 " (" $2 ")"
-            parts = split($10, pairs, ";")
+        NR > 1 { soaks++; seeds += $4; hours += $6; broken += $7; inconclusive += $8; operations += $9
+            minutes += $10; last = $1 " (" $2 ")"; kept = $7 ? 0 : kept + $4
+            parts = split($11, pairs, ";")
             for (i = 1; i <= parts; i++) { split(pairs[i], pair, "="); name = pair[1]; gsub(/-/, " ", name)
                 if (!(name in all)) order[++n] = name; all[name] += pair[2] } }
         END {
             for (i = 1; i <= n; i++) faults = faults (i > 1 ? ", " : "") order[i] " " all[order[i]]
             print "| what | how much |\n|---|---|"
-            printf "| soaks | %d, the last %s |\n| seeds, each run once | %d |\n| simulated | %.1f hours |\n", soaks, last, seeds, hours
+            printf "| soaks | %d in %.1f hours, the last %s |\n| seeds | %d |\n| simulated | %.1f hours |\n", soaks, minutes / 60, last, seeds, hours
             printf "| broken promises | %d |\n| inconclusive | %d (%.2f %%) |\n", broken, inconclusive, 100 * inconclusive / seeds
             printf "| operations of clients | %d |\n| faults | %s |\n", operations, faults
-            if (!broken) printf "| so, with 95 %% certainty | fewer than %.4f %% of seeds break a promise |\n", 300 / seeds
+            if (kept) printf "| since the last broken promise | %d seeds; so, with 95 %% certainty, fewer than %.4f %% of seeds break one |\n", kept, 300 / kept
         }' "$table"
 }
 
@@ -77,7 +78,7 @@ while [ "$SECONDS" -lt "$limit" ] && [ "$broken" -eq 0 ]; do
     faults=$(add_faults)
     {
         printf '%s\n' "$before"
-        printf '%s\t' "$date" "$commit" "$first" "$seeds" "$seconds" "$simulated" "$broken" "$inconclusive" "$operations"
+        printf '%s\t' "$date" "$commit" "$first" "$seeds" "$seconds" "$simulated" "$broken" "$inconclusive" "$operations" "$((SECONDS / 60))"
         printf '%s\n' "$faults"
     } >"$table"
     summary | scripts/figures.sh soaks

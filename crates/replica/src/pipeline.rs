@@ -376,20 +376,11 @@ impl Pipeline {
         self.fetches.extend(ready.fetches);
     }
 
-    /// raft is about to be told of a received snapshot. False if another is being installed, and this one must wait
-    /// for its sender's next attempt.
-    pub(crate) fn offer(&mut self, file: Received, out: &mut Output) -> bool {
-        let needed = self.install.as_ref().map(|install| &install.file).or(self.offered.as_ref());
-        if let Some(needed) = needed {
-            // The same place sent twice is the same name: what came last stands in for what came first, and is as
-            // whole. Deleting it would take the file from under a record that stands in the log.
-            if needed.path != file.path {
-                out.flush.push(FlushJob::Discard(file));
-            }
-            return false;
-        }
+    /// raft is about to be told of a received snapshot.
+    pub(crate) fn offer(&mut self, file: Received) {
+        let is_alone = self.install.is_none() && self.offered.is_none();
+        assert!(is_alone, "a snapshot was received while another had the door");
         self.offered = Some(file);
-        true
     }
 
     /// raft has been told, and has not taken it.

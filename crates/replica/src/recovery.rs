@@ -530,7 +530,7 @@ fn unfinished_snapshot(
     let (index, term) = log.base;
     let path = places.incoming.join(file_name(index, term));
     if vfs.exists(&path).map_err(io_error("looking for", &path))? {
-        return Ok(Received { path, index, term });
+        return Ok(Received::found(path, index, term));
     }
     Err(OpenError::Snapshot(format!(
         "the log begins after index {index}, but the store is at {} and {} is missing; {REPLACE}",

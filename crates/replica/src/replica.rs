@@ -195,11 +195,10 @@ impl Replica {
             }
             Input::Unreachable(id) => self.raft.report_unreachable(id),
             Input::SnapshotReceived { message, file } => {
-                if self.pipeline.offer(file, &mut self.out) {
-                    self.step_checked(*message);
-                    self.drain();
-                    self.pipeline.end_offer(&mut self.out);
-                }
+                self.pipeline.offer(file);
+                self.step_checked(*message);
+                self.drain();
+                self.pipeline.end_offer(&mut self.out);
             }
             Input::SnapshotSent { to, ok } => {
                 self.pipeline.on_snapshot_sent(to, ok, &mut self.raft)

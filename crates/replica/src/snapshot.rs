@@ -155,7 +155,13 @@ impl SnapshotStream {
 /// 3. A, synced at last, renames what now is B's: a file with a hole where its end should be gets the name that the
 ///    log then vouches for.
 ///
-/// So a reception holds the door until it is finished or dropped, on whatever thread that happens.
+/// And one that is not wanted is deleted later, by the flush worker:
+/// 1. A comes while another is being installed, so it is to be deleted. The disk is slow.
+/// 2. A comes again, and now it is wanted: the log vouches for it.
+/// 3. What was said of A's first coming is done, and A is gone.
+///
+/// So who is received holds the door until it was dropped unfinished, or was deleted, as each is in the end; on whatever
+/// thread that happens.
 #[derive(Clone, Debug, Default)]
 pub struct Receptions {
     under_way: Arc<AtomicBool>,
@@ -165,7 +171,8 @@ impl Receptions {
     /// Begins a reception. `message` is the `Snap` message that announced it.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] while another is under way: its sender tries again. Else the disk's.
+    /// [`io::ErrorKind::WouldBlock`] while another is under way, or its file is still there: its sender tries again. Else
+    /// the disk's.
     pub fn begin(
         &self,
         vfs: Arc<dyn Vfs>,
@@ -175,14 +182,15 @@ impl Receptions {
         if self.under_way.swap(true, Ordering::AcqRel) {
             return Err(io::Error::new(
                 io::ErrorKind::WouldBlock,
-                "another snapshot is being received",
+                "another snapshot is being received or installed",
             ));
         }
-        Incoming::create(vfs, config, message, Door(self.under_way.clone()))
+        Incoming::create(vfs, config, message, Arc::new(Door(self.under_way.clone())))
     }
 }
 
 /// Opens the door again when dropped.
+#[derive(Debug, Default)]
 struct Door(Arc<AtomicBool>);
 
 impl Drop for Door {
@@ -199,8 +207,6 @@ pub struct Incoming {
     file: Option<Arc<dyn File>>,
     received: Received,
     cluster_id: u64,
-    // Fields are dropped behind `Drop::drop`: the part is gone before the door opens.
-    _door: Door,
 }
 
 impl Incoming {
@@ -208,7 +214,7 @@ impl Incoming {
         vfs: Arc<dyn Vfs>,
         config: &Config,
         message: &Message,
-        door: Door,
+        door: Arc<Door>,
     ) -> io::Result<Incoming> {
         let Some(snapshot) = &message.snapshot else {
             return Err(io::Error::new(
@@ -229,9 +235,8 @@ impl Incoming {
             vfs,
             part,
             file: Some(file),
-            received: Received { path, index, term },
+            received: Received { path, index, term, _door: door },
             cluster_id,
-            _door: door,
         })
     }
 
@@ -275,6 +280,7 @@ impl Incoming {
 }
 
 impl Drop for Incoming {
+    // Its fields are dropped behind this: the part is gone before the door opens.
     fn drop(&mut self) {
         if self.file.is_some() {
             self.remove();
@@ -282,8 +288,8 @@ impl Drop for Incoming {
     }
 }
 
-/// A snapshot in `member/incoming/`, whole and durable.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A snapshot in `member/incoming/`, whole and durable. No other is received while one of these is about.
+#[derive(Clone, Debug)]
 pub struct Received {
     /// Its file.
     pub path: PathBuf,
@@ -291,9 +297,15 @@ pub struct Received {
     pub index: Index,
     /// The term of that index.
     pub term: Term,
+    _door: Arc<Door>,
 }
 
 impl Received {
+    /// The one that a former process received.
+    pub(crate) fn found(path: PathBuf, index: Index, term: Term) -> Received {
+        Received { path, index, term, _door: Arc::default() }
+    }
+
     /// Hands the store's stream in it to `take`, chunk by chunk, checking each.
     pub(crate) fn read(
         &self,

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -670,14 +669,8 @@ impl FlushWorker {
                 reports.push(FlushReport::Imported(Box::new(imported)));
             }
             FlushJob::Discard(file) => {
-                match self.vfs.unlink(&file.path) {
-                    Ok(()) => {}
-                    // One that came a second time had the same name, and went with the first.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => {
-                        return Err(failure("a received snapshot could not be deleted", &error));
-                    }
-                }
+                let what = "a received snapshot could not be deleted";
+                self.vfs.unlink(&file.path).map_err(|error| failure(what, &error))?;
             }
             FlushJob::Reclaim => {
                 let goal = match self.space() {

@@ -6,9 +6,11 @@
 #![allow(dead_code)]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use proto::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest,
     RangeRequest,
@@ -50,6 +52,7 @@ pub struct Node {
     pub to_shards: Vec<ToShard>,
     pub notices: Vec<Notice>,
     pub trace: Vec<Trace>,
+    pub receptions: Receptions,
     pub lives: u64,
 }
 
@@ -61,10 +64,10 @@ pub struct House {
     pub cut: BTreeSet<(NodeId, NodeId)>,
     /// Every message that left a member.
     pub sent: Vec<Message>,
-    /// Every snapshot that came whole.
-    pub received: Vec<(Message, Received)>,
-    /// Each snapshot that came whole is announced twice, as if it had been sent twice.
-    pub doubles_snapshots: bool,
+    /// Every snapshot that came whole: to whom, how it was announced, its bytes.
+    pub received: Vec<(NodeId, Message, Vec<Bytes>)>,
+    /// How often somebody would not receive one.
+    pub refused_snapshots: usize,
     /// Bytes of all snapshots that were sent.
     pub snapshot_bytes: usize,
 }
@@ -125,6 +128,7 @@ impl Node {
             to_shards: Vec::new(),
             notices: Vec::new(),
             trace: Vec::new(),
+            receptions: Receptions::default(),
             lives: 0,
         }
     }
@@ -151,6 +155,7 @@ impl Node {
 
     fn forget(&mut self) {
         self.parts = None;
+        self.receptions = Receptions::default();
         self.inbox.clear();
         self.log.clear();
         self.apply.clear();
@@ -367,7 +372,7 @@ impl House {
             cut: BTreeSet::new(),
             sent: Vec::new(),
             received: Vec::new(),
-            doubles_snapshots: false,
+            refused_snapshots: 0,
             snapshot_bytes: 0,
         }
     }
@@ -427,40 +432,34 @@ impl House {
             let to = outgoing.to;
             let reachable =
                 !self.cut.contains(&(from, to)) && self.nodes.get(&to).is_some_and(Node::is_up);
-            let ok = reachable && {
-                let node = self.nodes.get_mut(&to).unwrap();
-                let vfs: Arc<dyn Vfs> = Arc::new(node.vfs.clone());
-                match Receptions::default().begin(vfs, &node.config, &outgoing.message) {
-                    Ok(mut incoming) => {
-                        let write = || {
-                            while let Some(chunk) = outgoing.stream.next_chunk().unwrap() {
-                                self.snapshot_bytes += chunk.len();
-                                incoming.write(&chunk)?;
-                            }
-                            incoming.finish()
-                        };
-                        match write() {
-                            Ok(file) => {
-                                self.received.push((outgoing.message.clone(), file.clone()));
-                                for _ in 0..=usize::from(self.doubles_snapshots) {
-                                    let (message, file) =
-                                        (Box::new(outgoing.message.clone()), file.clone());
-                                    node.inbox.push_back(Input::SnapshotReceived { message, file });
-                                }
-                                true
-                            }
-                            Err(_) => false,
-                        }
-                    }
-                    Err(_) => false,
-                }
-            };
+            let mut chunks = Vec::new();
+            while let Some(chunk) = outgoing.stream.next_chunk().unwrap() {
+                chunks.push(chunk);
+            }
+            let ok = reachable && self.stream(to, outgoing.message, chunks).is_ok();
             let sender = self.nodes.get_mut(&from).unwrap();
             if sender.is_up() {
                 sender.inbox.push_back(Input::SnapshotSent { to, ok });
             }
         }
         busy
+    }
+
+    /// A snapshot goes over.
+    pub fn stream(&mut self, to: NodeId, message: Message, chunks: Vec<Bytes>) -> io::Result<()> {
+        let node = self.nodes.get_mut(&to).unwrap();
+        let vfs: Arc<dyn Vfs> = Arc::new(node.vfs.clone());
+        let begun = node.receptions.begin(vfs, &node.config, &message);
+        let mut incoming = begun.inspect_err(|_| self.refused_snapshots += 1)?;
+        for chunk in &chunks {
+            self.snapshot_bytes += chunk.len();
+            incoming.write(chunk)?;
+        }
+        let file = incoming.finish()?;
+        let announced = Box::new(message.clone());
+        node.inbox.push_back(Input::SnapshotReceived { message: announced, file });
+        self.received.push((to, message, chunks));
+        Ok(())
     }
 
     /// One tick for everybody, then rest.
