@@ -216,7 +216,7 @@ pub enum Notice {
     Ready,
     /// The configuration is another: the members' addresses stand in the view.
     Membership(ConfState),
-    /// This member was removed from the cluster. It should end, a second later or so: until then it may still tell
+    /// This member was removed from the cluster: said when that is applied, and at each start after that. It should end, a second later or so: until then it may still tell
     /// the others that its removal is committed.
     Removed,
     /// A snapshot was received and put into force.

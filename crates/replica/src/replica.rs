@@ -123,6 +123,8 @@ impl Replica {
             config.request_timeout_ticks(),
             limits.read_rounds,
         );
+        // It may have ended between applying its removal and its end; nobody else will tell it.
+        let removed = state.cluster().removed.contains(&me);
         standing.set_learner(raft.conf_state().learners.contains(&me));
         standing.set_leader(NONE, raft.term());
         standing.set_committed(raft.commit());
@@ -150,7 +152,10 @@ impl Replica {
             ready: Readiness::Waiting,
             transfer: None,
             end: End::Not,
-            out: Output::default(),
+            out: Output {
+                notices: removed.then_some(Notice::Removed).into_iter().collect(),
+                ..Output::default()
+            },
             answers: BTreeMap::new(),
             config,
             raft,

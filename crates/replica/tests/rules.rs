@@ -27,6 +27,7 @@
 //! Membership
 //! 16. nothing is applied behind a membership entry before its verdict               script `a_membership_change_is_applied_before_…`
 //! 17. a refused change is none                                                      the same
+//!     who was removed is told so, again at each start                               `a_removed_member_is_told_so_at_each_start`
 //! Leases
 //! 18. an expiry is appended by the leader of the term, and never forwarded          `an_expiry_is_never_forwarded`
 //!                                                                                   `an_expiry_dies_with_the_term_in_which_it_was_decided`
@@ -611,6 +612,26 @@ fn a_removed_second_voter_leaves_a_lone_one() {
     house.node(leader).open(Bootstrap::Restart).unwrap();
     house.settle();
     assert!(house.node(leader).leads(), "at once, for it is alone");
+}
+
+/// It ends a while after it has heard of its removal. If it is killed in that while, it must hear of it again: nobody sends
+/// it anything any more, and it would wait for a leader for ever.
+#[test]
+fn a_removed_member_is_told_so_at_each_start() {
+    let mut house = House::new(&[1, 2, 3]);
+    let leader = house.elect();
+    house.ticks(2);
+    house.node(leader).change(ConfChangeKind::RemoveNode, leader);
+    house.ticks(2);
+    let removed = |node: &mut Node| node.notices.contains(&Notice::Removed);
+    assert!(removed(house.node(leader)));
+    // So long that it stands in the store, and is not applied again.
+    house.ticks(30);
+    house.node(leader).kill();
+    house.node(leader).notices.clear();
+    house.node(leader).open(Bootstrap::Restart).unwrap();
+    house.node(leader).turn();
+    assert!(removed(house.node(leader)), "the removal was applied and written");
 }
 
 #[test]
