@@ -14,6 +14,7 @@ use state_machine::{Header, Reply};
 use crate::history::Answer;
 use crate::model::{self, Model};
 use crate::random::Digest;
+use crate::roster::{Change, Roster};
 
 /// The cluster's id.
 pub const CLUSTER: u64 = 0xc105;
@@ -156,7 +157,13 @@ struct Kept {
 pub struct Truth {
     /// The reference, fed with every committed entry.
     pub model: Model,
-    members: usize,
+    founders: usize,
+    /// Who belongs to the cluster, from each accepted change on; from index 0 on the founders.
+    rosters: Vec<(u64, Roster)>,
+    /// The membership changes that were asked for, by their names.
+    changes: BTreeMap<u64, Change>,
+    /// A change that has just been committed, and whether it was accepted.
+    news: Option<(Change, bool)>,
     committed: Vec<Committed>,
     index_of: BTreeMap<u64, u64>,
     refused: BTreeSet<u64>,
@@ -194,7 +201,10 @@ impl Truth {
     pub fn new(members: usize, lease_ttl_min: i64, tick_ms: u64, tick_us: Vec<u64>) -> Truth {
         Truth {
             model: Model::new(lease_ttl_min),
-            members,
+            founders: members,
+            rosters: vec![(0, Roster::founded(members))],
+            changes: BTreeMap::new(),
+            news: None,
             committed: Vec::new(),
             index_of: BTreeMap::new(),
             refused: BTreeSet::new(),
@@ -224,13 +234,84 @@ impl Truth {
         &self.mirrors[member]
     }
 
-    /// How many members hold the entry at `index`, committed in `term`, durably.
-    fn holders(&self, index: u64, term: u64) -> usize {
-        self.mirrors.iter().filter(|mirror| mirror.holds(index, term)).count()
+    /// Somebody is about to join.
+    pub fn add_member(&mut self) {
+        self.mirrors.push(LogMirror::default());
+        self.stored.push(0);
     }
 
-    fn quorum(&self) -> usize {
-        self.members / 2 + 1
+    /// Who belongs to the cluster, by all that is known to be committed.
+    pub fn roster(&self) -> &Roster {
+        &self.rosters.last().expect("it begins with the founders").1
+    }
+
+    /// Who belongs to it by what is applied up to an index.
+    pub fn roster_at(&self, applied: u64) -> &Roster {
+        let in_force = self.rosters.iter().rev().find(|(from, _)| *from <= applied);
+        &in_force.expect("it begins with the founders").1
+    }
+
+    /// A membership change is proposed under this name.
+    pub fn on_change_asked(&mut self, id: u64, change: Change) {
+        self.changes.insert(id, change);
+    }
+
+    /// The membership change that was committed last, and whether it was accepted, if nobody has taken note of it yet.
+    pub fn take_change(&mut self) -> Option<(Change, bool)> {
+        self.news.take()
+    }
+
+    /// Whether some log holds the membership change of this name, committed or not.
+    pub fn is_in_a_log(&self, id: u64) -> bool {
+        let Some(change) = self.changes.get(&id) else { return false };
+        let data = change.encode(id);
+        let hash = hash_of(&Entry { kind: EntryKind::ConfChange, data, ..Entry::default() });
+        self.mirrors.iter().any(|mirror| mirror.live.values().any(|(_, of)| *of == hash))
+    }
+
+    /// Whether the request of this name is committed.
+    pub fn is_committed(&self, id: u64) -> bool {
+        self.index_of.contains_key(&id)
+    }
+
+    /// Whether a member's tables at an applied index say who belongs to the cluster there.
+    pub fn check_members(
+        &self,
+        member: NodeId,
+        applied: u64,
+        cluster: &state_machine::Cluster,
+    ) -> Result<(), Broken> {
+        let want = self.roster_at(applied);
+        // While a cluster is founded its members come one by one.
+        if applied < self.founders as u64 || want.is_in(cluster) {
+            return Ok(());
+        }
+        Err(format!(
+            "member {member} has the members {:?}, removed {:?}, voting {:?} at index {applied}, and should have {want:?}",
+            cluster.members.values().map(|m| (m.id, m.is_learner)).collect::<Vec<_>>(),
+            cluster.removed,
+            cluster.conf_state
+        ))
+    }
+
+    /// Those who could have committed the entry at `index`: a leader may or may not have applied the last change before it,
+    /// but has applied all others, or that change would not have been appended (thesis §4.1).
+    fn deciders(&self, index: u64) -> impl Iterator<Item = &Roster> {
+        let before = self.rosters.partition_point(|(from, _)| *from < index);
+        self.rosters[..before].iter().rev().take(2).map(|(_, roster)| roster)
+    }
+
+    /// Whether the entry at `index`, committed in `term`, is durable on a majority of those who could have committed it.
+    fn is_held(&self, index: u64, term: u64) -> bool {
+        let holds = |member: usize| self.mirrors[member].holds(index, term);
+        self.deciders(index).any(|roster| roster.has_quorum(holds))
+    }
+
+    /// Where the entry is durable, and who votes, in words.
+    fn holders(&self, index: u64, term: u64) -> String {
+        let voters = &self.roster().voters;
+        let holds = |node: &&NodeId| self.mirrors[**node as usize - 1].holds(index, term);
+        format!("{} of {} members", voters.iter().filter(holds).count(), voters.len())
     }
 
     /// A log worker begins a run. What its entries replace, or stands behind its snapshots, may be gone from now on,
@@ -279,7 +360,7 @@ impl Truth {
     /// The revision, the mark and the applied index that a linearizable read asked now must not lie below: what is
     /// committed, for a read index covers that; of a lone member, which asks nobody, what somebody can have seen.
     pub fn least_read(&self) -> (i64, i64, u64) {
-        match self.members {
+        match self.roster().voters.len() {
             1 => (self.visible.0, self.visible.1, 0),
             _ => (self.model.revision(), self.model.mark(), self.committed()),
         }
@@ -310,14 +391,13 @@ impl Truth {
                 self.committed()
             ));
         }
-        let holders = self.holders(index, term);
         // The founders' list stands committed in every log from the beginning, before anybody has agreed on anything.
-        let is_founding = index <= self.members as u64 && entry.kind == EntryKind::ConfChange;
-        if holders < self.quorum() && !is_founding {
+        let is_founding = index <= self.founders as u64 && entry.kind == EntryKind::ConfChange;
+        if !is_founding && !self.is_held(index, term) {
             return Err(format!(
-                "index {index} of term {term} is committed for member {}, but durable on {holders} of {} members",
+                "index {index} of term {term} is committed for member {}, but durable on {}",
                 member + 1,
-                self.members
+                self.holders(index, term)
             ));
         }
         if !is_founding && let Some(other) = self.could_lead_without(index, term) {
@@ -328,8 +408,11 @@ impl Truth {
             ));
         }
         self.committed.push(Committed { term, hash });
-        let data = (entry.kind == EntryKind::Normal).then_some(&entry.data);
-        let outcome = self.model.apply(data).clone();
+        let outcome = match entry.kind {
+            EntryKind::Normal => self.model.apply(Some(&entry.data)).clone(),
+            _ if is_founding => self.model.apply(None).clone(),
+            _ => self.on_change(index, entry)?,
+        };
         if outcome.id != 0 {
             if self.refused.contains(&outcome.id) {
                 return Err(format!(
@@ -358,6 +441,22 @@ impl Truth {
         Ok(())
     }
 
+    /// A membership change is committed: it is one that somebody asked for, and what becomes of it is decided here.
+    fn on_change(&mut self, index: u64, entry: &Entry) -> Result<model::Outcome, Broken> {
+        let id = raft::ConfChange::decode(&entry.data).map_or(0, |change| change.id);
+        let asked = self.changes.get(&id).copied();
+        let Some(change) = asked.filter(|change| change.encode(id) == entry.data) else {
+            return Err(format!("index {index} changes the membership as nobody has asked for"));
+        };
+        let verdict = self.roster().after(change);
+        self.news = Some((change, verdict.is_ok()));
+        let refusal = verdict.as_ref().err().copied();
+        if let Ok(roster) = verdict {
+            self.rosters.push((index, roster));
+        }
+        Ok(self.model.note_change(id, refusal).clone())
+    }
+
     /// A lease whose end a leader's clock has decided had all its time, as that leader counts it.
     fn check_expiry(&mut self, lease: i64, id: u64, term: u64, now: u64) -> Result<(), Broken> {
         let is_own = id >> 42 & 0x3f == 63;
@@ -370,7 +469,8 @@ impl Truth {
         let from = if kept.term == term { kept.at.max(since) } else { since };
         let ttl_ms = self.ttls.get(&lease).copied().unwrap_or(0) as u64 * 1_000;
         let ticks = ttl_ms.div_ceil(self.tick_ms).saturating_sub(2);
-        let least = from + ticks * self.tick_us[leader as usize - 1];
+        let tick_us = self.tick_us[(leader as usize - 1) % self.founders];
+        let least = from + ticks * tick_us;
         if now < least {
             return Err(format!(
                 "lease {lease:x} of {ttl_ms} ms was ended by the clock of term {term} {} ms too early",
@@ -428,10 +528,11 @@ impl Truth {
     }
 
     /// The first committed entry that a member's log does not hold; of those behind the founders' list, which stands in
-    /// every log from the beginning.
+    /// every founder's log from the beginning.
     fn first_missing(&self, member: usize) -> Option<u64> {
         let mirror = &self.mirrors[member];
-        let settled = mirror.base.max(self.members as u64);
+        let founded = if member < self.founders { self.founders as u64 } else { 0 };
+        let settled = mirror.base.max(founded);
         let holds = |index: &u64| {
             let term = self.committed[*index as usize - 1].term;
             mirror.live.get(index).is_some_and(|(of, _)| *of == term)
@@ -456,9 +557,15 @@ impl Truth {
             (of.unwrap_or_else(settled), index)
         };
         let lasts: Vec<(u64, u64)> = self.mirrors.iter().map(last).collect();
-        (0..self.members).find(|&member| {
-            let votes = lasts.iter().filter(|last| lasts[member] >= **last).count();
-            !self.mirrors[member].holds(index, term) && votes >= self.quorum()
+        (0..self.mirrors.len()).find(|&member| {
+            let mirror = &self.mirrors[member];
+            if mirror.holds(index, term) {
+                return false;
+            }
+            // It campaigns when it has applied what it knows to be committed, and counts the votes of those who vote there.
+            let roster = self.roster_at(mirror.base.max(mirror.durable_state.commit.0));
+            let is_voter = roster.voters.contains(&(member as u64 + 1));
+            is_voter && roster.has_quorum(|voter| lasts[member] >= lasts[voter])
         })
     }
 
@@ -546,11 +653,10 @@ impl Truth {
                 applied.term
             ));
         }
-        let holders = self.holders(index, term);
-        if holders < self.quorum() {
+        if !self.is_held(index, term) {
             return Err(format!(
-                "index {index} is acknowledged, and durable on {holders} of {} members",
-                self.members
+                "index {index} is acknowledged, and durable on {}",
+                self.holders(index, term)
             ));
         }
         let outcome = self.model.outcome(index).expect("what is committed has been applied");
@@ -567,6 +673,15 @@ impl Truth {
                 return Err(format!("the reply to index {index} is {got:?}, not {want:?}"));
             }
         };
+        if let Reply::MemberList { members } = reply {
+            let want = self.roster_at(index);
+            let told = |is_learner: bool| -> BTreeSet<NodeId> {
+                members.iter().filter(|m| m.is_learner == is_learner).map(|m| m.id).collect()
+            };
+            if (told(false), told(true)) != (want.voters.clone(), want.learners.clone()) {
+                return Err(format!("the reply to index {index} is {members:?}, not {want:?}"));
+            }
+        }
         let header = Header {
             cluster_id: CLUSTER,
             member_id: 1,

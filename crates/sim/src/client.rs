@@ -23,7 +23,7 @@ use state_machine::Request as Wish;
 use crate::history;
 use crate::history::watch::{Step, Watcher};
 use crate::model::{self, Model};
-use crate::network::Fate;
+use crate::network::{Fate, MEMBERS_EVER};
 use crate::random::Random;
 use crate::scenario::Workload;
 use crate::shard::{Ask, Call, Outcome, Request, Told, Wanted, WatchEvent};
@@ -391,7 +391,7 @@ impl World {
         if self.clients[c].connection.is_none() {
             self.reconnect(c);
         }
-        let (keys, members) = (self.scenario.keys, self.scenario.members as u64);
+        let (keys, members) = (self.scenario.keys, self.members.len() as u64);
         let (phase, workload, now) = (self.phase, self.scenario.workload, self.now);
         let client = &mut self.clients[c];
         client.next_op += 1;
@@ -440,7 +440,7 @@ impl World {
         let (revision, mark, index) = self.truth.least_read();
         let call = Call { client: c, conn: connection.number, op, revision, mark, index };
         let request = Box::new(Request { call, ask });
-        let from = self.scenario.members + c;
+        let from = MEMBERS_EVER + c;
         match self.network.send(from, connection.member, self.now) {
             Fate::Arrives { at, .. } if !connection.dead => {
                 let whose = Whose::Life(connection.member, connection.life);
@@ -461,7 +461,7 @@ impl World {
         if !alive {
             return;
         }
-        match self.network.send(m, self.scenario.members + c, self.now) {
+        match self.network.send(m, MEMBERS_EVER + c, self.now) {
             Fate::Arrives { at, .. } => {
                 self.at(at, Whose::World, Event::Tell(c, conn, Box::new(told)));
             }
@@ -505,7 +505,6 @@ impl World {
 
     /// A client turns to another member, or to another shard of the same; what was under way is unknown for ever.
     pub fn reconnect(&mut self, c: usize) {
-        let members = self.scenario.members;
         let client = &mut self.clients[c];
         if let Some(old) = client.connection.take() {
             let call = Call { client: c, conn: old.number, op: 0, revision: 0, mark: 0, index: 0 };
@@ -520,14 +519,13 @@ impl World {
         let lost = lost.len();
         self.figures.unknown += lost as u64;
         let client = &mut self.clients[c];
-        let mut member = client.random.below(members as u64) as usize;
+        // Clients hear of those who join and leave.
+        let members: Vec<usize> = self.truth.roster().all().map(|node| node as usize - 1).collect();
+        let first = client.random.below(members.len() as u64) as usize;
+        let mut places = members.iter().cycle().skip(first).take(members.len());
         // A closed port is noticed at once.
-        for _ in 0..members {
-            if self.members[member].is_up() {
-                break;
-            }
-            member = (member + 1) % members;
-        }
+        let open = places.find(|member| self.members[**member].is_up());
+        let member = *open.unwrap_or(&members[first]);
         client.connections += 1;
         let number = client.connections;
         let shard = client.random.below(u64::from(self.scenario.shards)) as u8;

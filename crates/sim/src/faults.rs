@@ -1,4 +1,4 @@
-//! What goes wrong: twelve kinds of misfortune, each on or off for a seed, each at times of its own.
+//! What goes wrong: thirteen kinds of misfortune, each on or off for a seed, each at times of its own.
 //!
 //! A misfortune fires at a drawn time, is over after another, and fires again. Kinds overlap as they like. What is
 //! counted is what had an effect: a lost message, not the intention to lose some.
@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::member::Member;
+use crate::network::MEMBERS_EVER;
 use crate::random::Random;
 use crate::report::Figures;
 use crate::scenario::{Fault, Scenario};
@@ -102,7 +103,7 @@ impl World {
             Fault::Loss | Fault::Doubling | Fault::Reordering => {
                 let strength = 0.02 + random.below(15) as f64 / 100.0;
                 let everywhere = random.chance(0.5);
-                let members = self.scenario.members;
+                let members = self.members.len();
                 let mut links = Vec::new();
                 for from in 0..members {
                     for to in 0..members {
@@ -187,8 +188,10 @@ impl World {
             Fault::Rot => {
                 let rotten = |m: &usize| self.members[*m].is_rotten();
                 let spoilt: Vec<usize> = (0..self.members.len()).filter(rotten).collect();
-                let m = match 2 * (spoilt.len() + 1) < self.members.len() {
-                    true => self.victim(),
+                let victim = self.victim();
+                let m = match self.survives(None, Some(victim)) {
+                    true => victim,
+                    false if spoilt.is_empty() => return,
                     false => *self.faults.random.pick(&spoilt),
                 };
                 if !self.members[m].is_gone() && !self.members[m].is_excused() {
@@ -201,6 +204,7 @@ impl World {
                     }
                 }
             }
+            Fault::Membership => self.operate(),
             Fault::SlowDisk => {
                 let m = self.victim();
                 self.members[m].slowness = self.faults.random.between(5, 60);
@@ -233,7 +237,7 @@ impl World {
     pub fn heal(&mut self, name: u64) {
         let fault = u64::MAX - name;
         if fault < 3 {
-            let members = self.scenario.members;
+            let members = self.members.len();
             for from in 0..members {
                 for to in 0..members {
                     let link = self.network.link(from, to);
@@ -257,8 +261,9 @@ impl World {
         match leader {
             Some(leader) if self.faults.random.chance(0.45) => leader,
             _ => {
-                let left: Vec<usize> =
-                    (0..self.members.len()).filter(|m| !self.members[*m].is_gone()).collect();
+                let left: Vec<usize> = (0..self.members.len())
+                    .filter(|m| self.members[*m].begun && !self.members[*m].is_gone())
+                    .collect();
                 *self.faults.random.pick(&left)
             }
         }
@@ -300,7 +305,7 @@ impl World {
             }
         }
         if with_clients {
-            for client in members..members + self.clients.len() {
+            for client in MEMBERS_EVER..MEMBERS_EVER + self.clients.len() {
                 if self.faults.random.chance(0.5) {
                     for m in (0..members).filter(|m| side[*m]) {
                         links.push((client, m));

@@ -42,6 +42,8 @@ const PIECE_BYTES: usize = 2_048;
 const APPLY_LATE_US: u64 = 1_000_000;
 /// Messages to a member that are kept to be heard again.
 const HEARD_MAX: usize = 64;
+/// So long stays who was removed: the others may need its word that the removal is committed.
+const REMOVED_STAYS_US: u64 = 1_000_000;
 /// How often shards look at their deadlines.
 const SHARD_TICK_US: u64 = 50_000;
 
@@ -151,6 +153,8 @@ pub struct Member {
     rotten: bool,
     /// It is out of service for good.
     gone: bool,
+    /// Somebody has started it once, or will.
+    pub begun: bool,
     latencies: Random,
     /// For the fate of what was not synced.
     cuts: Random,
@@ -163,7 +167,7 @@ pub struct Member {
 impl Member {
     /// A member whose process has not started.
     pub fn new(scenario: &Scenario, root: &Random, m: usize) -> Member {
-        let memory = Memory::with_sectors(root.child("disk", m as u64).next(), scenario.sectors[m]);
+        let memory = Memory::with_sectors(root.child("disk", m as u64).next(), scenario.sector(m));
         Member {
             disk: Disk::new(memory.clone(), false),
             memory,
@@ -177,6 +181,7 @@ impl Member {
             full: false,
             rotten: false,
             gone: false,
+            begun: m < scenario.members,
             rots: root.child("rot", m as u64),
             latencies: root.child("latencies", m as u64),
             cuts: root.child("cuts", m as u64),
@@ -439,7 +444,11 @@ impl World {
         let known = replica::identity(&*vfs, &config.data_dir, None);
         let had_log = matches!(known, Ok(Some(_)));
         // As the server: a founder brings the list of founders to every start.
-        let opened = replica::open(vfs, config, Bootstrap::New(self.scenario.founders()));
+        let bootstrap = match m < self.scenario.members {
+            true => Bootstrap::New(self.scenario.founders()),
+            false => Bootstrap::Join,
+        };
+        let opened = replica::open(vfs, config, bootstrap);
         let opened = match opened {
             Ok(opened) => opened,
             Err(_) if member.doomed => return self.power_goes(m),
@@ -489,7 +498,7 @@ impl World {
             inbox: VecDeque::new(),
             proposals: VecDeque::new(),
             turn_due: false,
-            next_tick_us: now + self.scenario.tick_us[m],
+            next_tick_us: now + self.scenario.tick_us(m),
             receptions: Receptions::default(),
             lease_asks: BTreeMap::new(),
             stopping: false,
@@ -498,7 +507,7 @@ impl World {
         let loss = Loss::Everything;
         let kept = self.members[m].would_recover(loss, &self.scenario, &self.truth, m, now);
         self.expect(kept);
-        let phase = self.members[m].latencies.below(self.scenario.tick_us[m]);
+        let phase = self.members[m].latencies.below(self.scenario.tick_us(m));
         self.soon(m, phase, Event::Tick);
         self.soon(m, phase % SHARD_TICK_US, Event::ShardTick);
         self.remember(Some(m), "started", life, 0);
@@ -592,7 +601,7 @@ impl World {
 
     /// The clock ticks: a turn is due, which sees for itself how late it is.
     pub fn tick(&mut self, m: usize) {
-        let tick_us = self.scenario.tick_us[m];
+        let tick_us = self.scenario.tick_us(m);
         self.soon(m, tick_us, Event::Tick);
         self.wake(m);
     }
@@ -648,7 +657,7 @@ impl World {
     /// One turn of the replica: all that is in its inbox, the clock if it is time, then what it has decided. After a
     /// pause the clock comes before any decision, as in the server: what is promised is promised from now on.
     pub fn turn(&mut self, m: usize) {
-        let (now, tick_us) = (self.now, self.scenario.tick_us[m]);
+        let (now, tick_us) = (self.now, self.scenario.tick_us(m));
         let Some(running) = self.members[m].running() else { return };
         running.turn_due = false;
         let takes_proposals = running.replica.takes_proposals();
@@ -720,6 +729,9 @@ impl World {
                     recorder.on_committed(&entry.data);
                 }
                 self.expect(kept);
+                if let Some((change, accepted)) = self.truth.take_change() {
+                    self.on_change(change, accepted);
+                }
             }
         }
         let Some(running) = self.members[m].running() else { return };
@@ -806,6 +818,10 @@ impl World {
                 self.after(delay, Whose::Member(m), Event::Start);
             }
             Notice::Fatal(failure) => self.failed(m, &failure),
+            Notice::Removed if self.truth.roster().removed.contains(&(m as u64 + 1)) => {
+                self.remember(Some(m), "was removed", 0, 0);
+                self.soon(m, REMOVED_STAYS_US, Event::Leaves);
+            }
             Notice::Removed => self.violate(format!("member {} was removed by nobody", m + 1)),
             Notice::Space(_) if self.faults.is_enabled(Fault::FullDisk) => {
                 let felt = self.members[m].full;
@@ -860,7 +876,7 @@ impl World {
     }
 
     fn begin(&mut self, m: usize, worker: Worker) {
-        let sync_us = self.scenario.sync_us[m];
+        let sync_us = self.scenario.sync_us(m);
         let Some(running) = self.members[m].running() else { return };
         let begins = match worker {
             Worker::Log => running.log_desk.begin(),
@@ -984,7 +1000,7 @@ impl World {
     /// Under a script the sync is a step of its own, which takes the time of a sync if there is anything to sync.
     fn sync_later(&mut self, m: usize, owes_sync: bool, trace: Traces) {
         self.tell_trace(m, trace);
-        let sync_us = self.scenario.sync_us[m];
+        let sync_us = self.scenario.sync_us(m);
         let delay = match owes_sync {
             true => self.members[m].latency(Worker::Log, sync_us),
             false => 1,
@@ -1090,6 +1106,19 @@ impl World {
         }
     }
 
+    /// A message comes to a member. As in the server: of whom it knows that it left, it hears nothing any more.
+    pub fn arrive(&mut self, m: usize, message: Message) {
+        if !self.refuses(m, message.from) {
+            self.input(m, Input::Messages(vec![message]));
+        }
+    }
+
+    /// Whether a member knows that another was removed from the cluster.
+    fn refuses(&self, m: usize, from: NodeId) -> bool {
+        let view = self.members[m].view();
+        view.is_some_and(|view| view.state.cluster().removed.contains(&from))
+    }
+
     /// Keeps a few of the messages to a member, old ones and new ones, for [`World::replay`].
     fn record(&mut self, to: usize, message: &Message) {
         let doubles = self.faults.is_enabled(Fault::Doubling) && self.script.is_none();
@@ -1126,7 +1155,9 @@ impl World {
         let to = outgoing.to as usize - 1;
         let kept = self.truth.on_message(m, &outgoing.message, self.now);
         self.expect(kept);
-        let reachable = self.network.is_whole(m, to) && self.members[to].is_up();
+        let reachable = self.network.is_whole(m, to)
+            && self.members[to].is_up()
+            && !self.refuses(to, m as u64 + 1);
         let member = &self.members[to];
         let config = self.scenario.config_of(to, member.life, self.now);
         let vfs: Arc<dyn Vfs> = Arc::new(member.disk.clone());

@@ -187,6 +187,15 @@ impl Model {
         self.take(request)
     }
 
+    /// Takes a membership change in, which changes nothing here: its name, and the text of its refusal if it was refused.
+    pub fn note_change(&mut self, id: u64, refusal: Option<&'static str>) -> &Outcome {
+        self.take(None);
+        let outcome = self.outcomes.last_mut().expect("one was just pushed");
+        outcome.id = id;
+        outcome.reply = refusal.map_or(Ok(None), Err);
+        outcome
+    }
+
     /// Takes the next entry in; `None` stands for one that asks for nothing.
     pub fn take(&mut self, request: Option<InternalRaftRequest>) -> &Outcome {
         let mut outcome = Outcome {

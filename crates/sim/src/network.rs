@@ -5,6 +5,9 @@
 
 use crate::random::Random;
 
+/// So many members a cluster ever has, counting those that left: the ends of clients are numbered behind them.
+pub const MEMBERS_EVER: usize = 24;
+
 /// One direction between two ends.
 #[derive(Clone, Debug, Default)]
 pub struct Link {
@@ -37,7 +40,7 @@ pub enum Fate {
     },
 }
 
-/// All links. Ends are members first, clients after them.
+/// All links. Ends are members first, also those that may yet join, and clients after them.
 #[derive(Debug)]
 pub struct Network {
     ends: usize,
@@ -48,8 +51,9 @@ pub struct Network {
 }
 
 impl Network {
-    /// Whole links between so many ends.
-    pub fn new(ends: usize, (least_us, rest_us): (u64, u64), random: Random) -> Network {
+    /// Whole links between all members that there may ever be, and so many clients.
+    pub fn new(clients: usize, (least_us, rest_us): (u64, u64), random: Random) -> Network {
+        let ends = MEMBERS_EVER + clients;
         Network { ends, links: vec![Link::default(); ends * ends], least_us, rest_us, random }
     }
 

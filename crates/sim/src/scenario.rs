@@ -34,13 +34,14 @@ pub enum Fault {
     FailingDisk,
     /// A disk has no room for a while.
     FullDisk,
-    /// Bytes of the disks of a minority change by themselves. Who cannot be read any more is replaced by its operator, which
-    /// the simulation leaves out: it is gone.
+    /// Bytes of the disks of a minority change by themselves. Who cannot be read any more is gone.
     Rot,
+    /// Members join, vote, and leave.
+    Membership,
 }
 
 /// All of them, in the order of their numbers.
-pub const FAULTS: [Fault; 12] = [
+pub const FAULTS: [Fault; 13] = [
     Fault::Loss,
     Fault::Doubling,
     Fault::Reordering,
@@ -53,10 +54,13 @@ pub const FAULTS: [Fault; 12] = [
     Fault::FailingDisk,
     Fault::FullDisk,
     Fault::Rot,
+    Fault::Membership,
 ];
 
 /// The first so many are drawn together; what came later is drawn apart, so that seeds keep what they are about.
 const DRAWN_TOGETHER: usize = 9;
+/// From here on each kind is drawn by its own name.
+const DRAWN_BY_NAME: usize = 12;
 
 impl Fault {
     /// Its name in reports.
@@ -74,6 +78,7 @@ impl Fault {
             Fault::FailingDisk => "failing disk",
             Fault::FullDisk => "full disk",
             Fault::Rot => "rot",
+            Fault::Membership => "joining and leaving",
         }
     }
 
@@ -190,7 +195,7 @@ pub struct Scenario {
     pub roll: u64,
     /// How long faults and clients go on, in microseconds.
     pub length_us: u64,
-    /// How many members.
+    /// How many members found the cluster.
     pub members: usize,
     /// How many clients.
     pub clients: usize,
@@ -200,11 +205,11 @@ pub struct Scenario {
     pub think_us: u64,
     /// Shards per member.
     pub shards: u8,
-    /// The sector size of each disk.
+    /// The sector size of each founder's disk.
     pub sectors: Vec<usize>,
-    /// How long a tick is for each member, in microseconds: their clocks drift.
+    /// How long a tick is for each founder, in microseconds: their clocks drift.
     pub tick_us: Vec<u64>,
-    /// How long a sync of each disk takes on average, in microseconds.
+    /// How long a sync of each founder's disk takes on average, in microseconds.
     pub sync_us: Vec<u64>,
     /// The least time and the average of the rest that a message takes, in microseconds.
     pub latency_us: (u64, u64),
@@ -237,11 +242,13 @@ impl Scenario {
         };
         let tick_ms = *random.pick(&[50, 100, 100]);
         let sector_choice = *random.pick(&[512, 512, 4096]);
-        let (together, apart) = FAULTS.split_at(DRAWN_TOGETHER);
+        let (together, apart) = FAULTS[..DRAWN_BY_NAME].split_at(DRAWN_TOGETHER);
         let mut faults: Vec<Fault> =
             together.iter().copied().filter(|_| random.chance(0.5)).collect();
         let mut disks = Random::new(seed).child("disk faults", 0);
         faults.extend(apart.iter().copied().filter(|_| disks.chance(0.5)));
+        let by_name = |fault: &Fault| Random::new(seed).child(fault.name(), 0).chance(0.5);
+        faults.extend(FAULTS[DRAWN_BY_NAME..].iter().copied().filter(by_name));
         faults.retain(|fault| members >= fault.members_needed());
         Scenario {
             seed,
@@ -291,6 +298,21 @@ impl Scenario {
         self.tick_us.truncate(self.members);
         self.sync_us.truncate(self.members);
         self.faults.retain(|fault| self.members >= fault.members_needed());
+    }
+
+    /// The sector size of a member's disk. Who joins has a machine like a founder's.
+    pub fn sector(&self, member: usize) -> usize {
+        self.sectors[member % self.members]
+    }
+
+    /// How long a tick is for a member, in microseconds.
+    pub fn tick_us(&self, member: usize) -> u64 {
+        self.tick_us[member % self.members]
+    }
+
+    /// How long a sync of a member's disk takes on average, in microseconds.
+    pub fn sync_us(&self, member: usize) -> u64 {
+        self.sync_us[member % self.members]
     }
 
     /// The root of all that is drawn from now on.

@@ -11,7 +11,7 @@ use raft::Message;
 use replica::{Trace, Traces};
 
 use crate::member::Worker;
-use crate::network::Fate;
+use crate::network::{Fate, MEMBERS_EVER};
 use crate::shard::{Ask, Call, Request, Told};
 use crate::world::{Event, Whose, World};
 
@@ -146,7 +146,7 @@ impl World {
 
     /// The client opens a connection to a member; `None` if nobody is there.
     pub fn connect(&mut self, member: usize) -> Option<u64> {
-        let client = self.members.len();
+        let client = MEMBERS_EVER;
         let life = self.members[member].life;
         if !self.members[member].is_up() || !self.network.is_whole(client, member) {
             return None;
@@ -165,7 +165,7 @@ impl World {
         let (revision, mark, index) = self.truth.least_read();
         let call = Call { client: 0, conn: connection, op, revision, mark, index };
         let request = Box::new(Request { call, ask });
-        let client = self.members.len();
+        let client = MEMBERS_EVER;
         match self.network.send(client, member, self.now) {
             Fate::Arrives { at, .. } => {
                 self.at(at, Whose::Life(member, life), Event::Ask(0, request));
@@ -211,7 +211,7 @@ impl World {
 
     /// Something goes from a member to the client.
     pub fn reach_reader(&mut self, member: usize, connection: u64, told: Told) {
-        let client = self.members.len();
+        let client = MEMBERS_EVER;
         match self.network.send(member, client, self.now) {
             Fate::Arrives { at, .. } => {
                 self.at(at, Whose::World, Event::Tell(0, connection, Box::new(told)));

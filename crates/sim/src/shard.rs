@@ -9,7 +9,7 @@ use std::mem;
 
 use bytes::Bytes;
 use mvcc::{
-    Event as Change, Filter, History, KeyRange, Lagging, Portion, ReadError, Reader, WatcherSet,
+    Event as Happened, Filter, History, KeyRange, Lagging, Portion, ReadError, Reader, WatcherSet,
 };
 use proto::etcdserverpb::request_op::Request as Op;
 use proto::etcdserverpb::{RangeRequest, TxnRequest};
@@ -22,6 +22,8 @@ use state_machine::{Caller, Command, Effort, Error, Reply, Request as Wish};
 
 use crate::checker::answer_of;
 use crate::history::Answer;
+use crate::operator::OPERATOR;
+use crate::roster::Change;
 use crate::scenario::Mutant;
 use crate::world::{Event, Whose, World};
 
@@ -61,6 +63,8 @@ pub enum Ask {
     Propose(Wish, Lane),
     /// A read.
     Read(Wanted),
+    /// A membership change; the operator's alone.
+    Change(Change),
     /// To keep a lease alive.
     KeepAlive(i64),
     /// To hand the leadership over.
@@ -89,6 +93,8 @@ pub enum Wanted {
     Range(RangeRequest),
     /// A transaction of ranges, serializable or not.
     Txn(TxnRequest, bool),
+    /// The list of the members; the operator's alone.
+    Members,
 }
 
 impl Wanted {
@@ -96,6 +102,7 @@ impl Wanted {
         match self {
             Wanted::Range(range) => range.serializable,
             Wanted::Txn(_, serializable) => *serializable,
+            Wanted::Members => false,
         }
     }
 }
@@ -395,6 +402,19 @@ impl World {
                     }
                 }
             }
+            Ask::Change(change) => {
+                let Some(shard) = self.shard(m, s) else { return };
+                match shard.waiters.add(call, deadline) {
+                    Ok(id) => {
+                        let (data, lane) = (change.encode(id.0), Lane::Membership);
+                        shard.proposals.push(Proposal { id, data, lane });
+                        self.on_change_proposed(id.0, change);
+                    }
+                    Err(call) => {
+                        self.tell_outcome(m, call, Outcome::NotTaken(Refusal::TooManyRequests));
+                    }
+                }
+            }
             Ask::Read(wanted) => {
                 let lone = self.view(m).lone();
                 if lone || wanted.is_serializable() {
@@ -447,6 +467,7 @@ impl World {
                 if let Some(call) = shard.waiters.take(id) {
                     self.tell_outcome(m, call, Outcome::NotTaken(why));
                 }
+                self.on_change_refused(id.0);
             }
             Answer::Read { batch, result: Ok(index) } => {
                 shard.reads.confirmed(batch, index);
@@ -537,6 +558,7 @@ impl World {
         let answer = match &wanted {
             Wanted::Range(range) => state.range(range, effort),
             Wanted::Txn(txn, _) => state.txn(txn, effort),
+            Wanted::Members => return self.serve_members(m, call),
         };
         match answer {
             Ok(state_machine::Answer::Cold | state_machine::Answer::Busy) => {
@@ -558,6 +580,23 @@ impl World {
                 self.tell_outcome(m, call, Outcome::Refused(error));
             }
         }
+    }
+
+    /// The list of the members, as it stands here.
+    fn serve_members(&mut self, m: usize, call: Call) {
+        let view = self.view(m);
+        let (applied, cluster) = (view.applied().0, view.state.cluster());
+        let kept = self.truth.check_members(m as u64 + 1, applied, &cluster);
+        self.expect(kept);
+        if applied < call.index {
+            self.violate(format!(
+                "member {} lists the members at index {applied}; before it was asked, {} was committed",
+                m + 1,
+                call.index
+            ));
+        }
+        let reply = Reply::MemberList { members: cluster.member_list() };
+        self.tell_outcome(m, call, Outcome::Done(Some(Box::new(reply))));
     }
 
     fn note_answer(&mut self, call: Call, answer: Option<Answer>) {
@@ -586,6 +625,7 @@ impl World {
                 (at, Some(Answer::Range(model.range(range, revision))))
             }
             Wanted::Txn(txn, _) => (revision, model.quiet_txn(txn, revision).map(Answer::Txn)),
+            Wanted::Members => (revision, None),
         };
         if want.as_ref() != Some(&got) {
             return Err(format!("member {} answers {got:?}, not {want:?}", m + 1));
@@ -625,6 +665,7 @@ impl World {
     ) -> Result<(), String> {
         let asked: Vec<i64> = match wanted {
             Wanted::Range(range) => vec![range.revision],
+            Wanted::Members => Vec::new(),
             Wanted::Txn(txn, _) => {
                 let ops = txn.success.iter().chain(&txn.failure);
                 ops.filter_map(|op| match &op.request {
@@ -829,6 +870,9 @@ impl World {
     }
 
     fn tell_outcome(&mut self, m: usize, call: Call, outcome: Outcome) {
+        if call.client == OPERATOR {
+            return self.operator_told(call.op, outcome);
+        }
         let told = Told::Outcome { op: call.op, outcome };
         self.reach_client(m, call.client, call.conn, told);
     }
@@ -851,7 +895,7 @@ fn read_history(
 }
 
 /// Events with what they replaced, as they travel to a client.
-fn carry<'e>(reader: &Reader, events: impl Iterator<Item = &'e Change>) -> Vec<WatchEvent> {
+fn carry<'e>(reader: &Reader, events: impl Iterator<Item = &'e Happened>) -> Vec<WatchEvent> {
     events
         .map(|event| WatchEvent {
             main: event.revision.main,

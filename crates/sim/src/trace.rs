@@ -11,7 +11,7 @@ use crate::client::request_of;
 use crate::history::Span;
 use crate::json::Object;
 use crate::member::Member;
-use crate::network::{Fate, Link};
+use crate::network::{Fate, Link, MEMBERS_EVER};
 use crate::plan::Plan;
 use crate::report::{Report, Verdict};
 use crate::scenario::Scenario;
@@ -188,7 +188,8 @@ impl Tracer {
         let mut head = Object::new();
         head.text("run", &format!("sim {plan}"));
         head.number("seed", scenario.seed);
-        head.number("members", scenario.members as u64).number("clients", scenario.clients as u64);
+        let members = self.conditions.len().max(scenario.members);
+        head.number("members", members as u64).number("clients", scenario.clients as u64);
         head.list("faults", &faults).text("workload", scenario.workload.name());
         head.number("storm_us", scenario.length_us).number("end_us", end_us);
         head.text("hash", &format!("{:016x}", report.hash));
@@ -205,6 +206,8 @@ pub fn fields_of(what: &str, one: u64, two: u64) -> Fields {
         "installed" | "log released" => ("index", "two"),
         "HashKV" => ("revision", "hash"),
         "replies" => ("op", "revision"),
+        "learner joins" | "voter joins" | "learner votes" | "member leaves" | "change refused"
+        | "second change" | "operator asks" => ("node", "kind"),
         _ => ("one", "two"),
     };
     let named = [(first, one), (second, two)].into_iter();
@@ -266,6 +269,7 @@ impl Event {
                 vec![("client", (*client as u64).into()), ("connection", (*connection).into())]
             }
             Event::Misfortune(kind) => vec![("kind", (*kind as u64).into())],
+            Event::OperatorWaited(op) => vec![("op", (*op).into())],
             Event::Heal(id) => vec![("name", format!("{id:x}").into())],
             _ => Vec::new(),
         }
@@ -298,6 +302,7 @@ fn name_of(ask: &Ask) -> String {
         }
         Ask::Unwatch(id) => format!("watch {id} no longer"),
         Ask::Gone => "the connection is gone".to_owned(),
+        Ask::Change(change) => format!("{} ({})", change.name(), change.node),
         Ask::Propose(..) | Ask::Read(_) => "something".to_owned(),
     }
 }
@@ -422,7 +427,7 @@ impl World {
     }
 
     fn name_of_end(&self, end: usize) -> String {
-        match end.checked_sub(self.members.len()) {
+        match end.checked_sub(MEMBERS_EVER) {
             None => format!("member {}", end + 1),
             Some(client) => format!("client {client}"),
         }

@@ -16,6 +16,7 @@ use crate::faults::Faults;
 use crate::member::{Loss, Member, Transfer, Worker};
 use crate::model;
 use crate::network::Network;
+use crate::operator::Operator;
 use crate::random::{Digest, Random};
 use crate::recorder::{Judgement, Recorder};
 use crate::report::{Figures, Report, Verdict};
@@ -81,6 +82,10 @@ pub enum Event {
     Broken(usize, u64),
     /// The next misfortune of a kind.
     Misfortune(usize),
+    /// The operator has waited long enough for the answer to this.
+    OperatorWaited(u64),
+    /// This member is removed from the cluster, and ends for ever.
+    Leaves,
     /// One of those is over.
     Heal(u64),
     /// The simulator looks who leads.
@@ -116,6 +121,8 @@ impl Event {
             Event::Patience(client, op) => ("patience", *client as u64, *op),
             Event::Broken(client, conn) => ("broken", *client as u64, *conn),
             Event::Misfortune(kind) => ("misfortune", *kind as u64, 0),
+            Event::OperatorWaited(op) => ("operator waited", *op, 0),
+            Event::Leaves => ("leaves", 0, 0),
             Event::Heal(id) => ("heal", *id, 0),
             Event::Sample => ("sample", 0, 0),
             Event::Look => ("look", 0, 0),
@@ -226,6 +233,8 @@ pub struct World {
     pub truth: Truth,
     /// What goes wrong, and when.
     pub faults: Faults,
+    /// Lets members join and leave.
+    pub operator: Operator,
     /// Snapshots under way.
     pub transfers: BTreeMap<u64, Transfer>,
     /// What is counted.
@@ -265,9 +274,10 @@ impl World {
             now: 0,
             members: (0..members).map(|m| Member::new(&scenario, &root, m)).collect(),
             clients: (0..clients).map(|c| Client::new(&root, c)).collect(),
-            network: Network::new(members + clients, scenario.latency_us, root.child("network", 0)),
+            network: Network::new(clients, scenario.latency_us, root.child("network", 0)),
             truth,
             faults: Faults::new(&scenario, &root),
+            operator: Operator::new(&root, members),
             transfers: BTreeMap::new(),
             figures: Figures::default(),
             phase: Phase::Storm,
@@ -382,7 +392,7 @@ impl World {
             Event::Done(worker) => self.worker_done(m, worker),
             Event::ShardTurn(shard) => self.shard_turn(m, usize::from(shard)),
             Event::ReadThread(shard, errand) => self.run_errand(m, usize::from(shard), *errand),
-            Event::Arrive(message) => self.input(m, replica::Input::Messages(vec![*message])),
+            Event::Arrive(message) => self.arrive(m, *message),
             Event::Unreachable(id) => self.input(m, replica::Input::Unreachable(id)),
             Event::Forwarded(forward) => self.forwarded(m, forward),
             Event::ForwardAnswered(forward, time) => self.forward_answered(m, forward, time),
@@ -400,6 +410,8 @@ impl World {
             Event::Patience(client, op) => self.lose_patience(client, op),
             Event::Broken(client, conn) => self.connection_broken(client, conn),
             Event::Misfortune(kind) => self.misfortune(kind),
+            Event::OperatorWaited(op) => self.operator_waited(op),
+            Event::Leaves => self.leave(m),
             Event::Heal(id) => self.heal(id),
             Event::Sample => self.sample(),
             Event::Look => self.look(),
@@ -492,10 +504,8 @@ impl World {
             if !able(leader) || !self.members[leader].leads() {
                 return false;
             }
-            let with = (0..self.members.len())
-                .filter(|&m| m == leader || able(m) && self.network.is_whole(leader, m))
-                .count();
-            with > self.members.len() / 2
+            let with = |m| m == leader || able(m) && self.network.is_whole(leader, m);
+            self.truth.roster().has_quorum(with)
         })
     }
 
@@ -555,6 +565,7 @@ impl World {
         if self.members[m].is_up() {
             self.compare_hash(m);
             self.compare_leases(m);
+            self.compare_members(m);
         }
         if self.looks.below(8) == 0 {
             let seed = self.looks.next();
@@ -601,6 +612,19 @@ impl World {
         self.expect(kept);
     }
 
+    fn compare_members(&mut self, m: usize) {
+        let Some(view) = self.members[m].view() else { return };
+        let applied = view.applied().0;
+        let kept = self.truth.check_members(m as u64 + 1, applied, &view.state.cluster());
+        self.expect(kept);
+    }
+
+    /// Those who belong to the cluster, but for those whose disk has failed them.
+    fn left(&self) -> Vec<usize> {
+        let all = self.truth.roster().all().map(|node| node as usize - 1);
+        all.filter(|m| !self.members[*m].is_gone()).collect()
+    }
+
     /// The storm is over: everything is healed, and clients only watch.
     fn calm(&mut self) {
         self.healed_at = self.now;
@@ -620,10 +644,11 @@ impl World {
                 // Whatever it said so far: its operator knows.
                 self.retire(m);
             }
-            if !self.members[m].is_up() {
+            if !self.members[m].is_up() && self.members[m].begun {
                 self.after(1_000, Whose::Member(m), Event::Start);
             }
         }
+        self.settle_members();
         for client in 0..self.clients.len() {
             self.reconnect(client);
         }
@@ -672,7 +697,8 @@ impl World {
     /// Everybody has applied everything, follows one leader, has no lease left, and has told its watchers.
     fn is_at_rest(&self) -> bool {
         let committed = self.truth.committed();
-        let mut left = self.members.iter().filter(|member| !member.is_gone()).peekable();
+        let left = self.left();
+        let mut left = left.iter().map(|m| &self.members[*m]).peekable();
         let first = left.peek().and_then(|member| member.view());
         let leader = first.map_or(0, |view| view.leader());
         leader != 0
@@ -691,8 +717,8 @@ impl World {
         let revision = self.truth.model.revision();
         let want = self.truth.model.live(&everything.0, &everything.1, revision);
         let mut first = None;
-        for m in (0..self.members.len()).filter(|m| !self.members[*m].is_gone()).collect::<Vec<_>>()
-        {
+        for m in self.left() {
+            self.compare_members(m);
             let view = self.members[m].view().expect("everybody is up at the end").clone();
             let hash = format!("{:?}", view.state.hash_now());
             let tables = format!("{:?} {:?}", view.state.leases(), view.state.cluster());
