@@ -208,6 +208,10 @@ fn many(options: &Options, seeds: u64) -> ExitCode {
         figures.add(&done.report.figures);
         judgement.add(&done.report.judgement);
         match &done.report.verdict {
+            Verdict::Kept if done.report.judgement.undecided > 0 => {
+                let why = "the search for an order of what clients were told gave up";
+                inconclusive.push((done.report.seed, why.to_owned()));
+            }
             Verdict::Kept => {}
             Verdict::Inconclusive(why) => inconclusive.push((done.report.seed, why.clone())),
             Verdict::Broken { .. } => {
