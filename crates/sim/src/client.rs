@@ -36,7 +36,7 @@ const LEASES_MAX: usize = 3;
 /// turn to other groups: every request of unknown outcome doubles what has to be searched of its group from then on.
 const GROUPS: u64 = 5;
 const GROUP_KEYS: u64 = 3;
-const GROUPS_US: u64 = 5_000_000;
+const GROUPS_US: u64 = 2_500_000;
 
 /// A connection.
 #[derive(Clone, Copy, Debug)]
