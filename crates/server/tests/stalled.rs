@@ -182,7 +182,7 @@ const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 #[tokio::test(flavor = "current_thread")]
 async fn a_client_that_is_gone_is_found_out_and_its_watches_end() {
     let test = async {
-        let flags = ["--grpc-keepalive-interval=1s", "--grpc-keepalive-timeout=200ms"];
+        let flags = ["--grpc-keepalive-interval=1s", "--grpc-keepalive-timeout=5s"];
         let still = Still::start(&flags).await;
         // Both watch; of one nobody looks at what comes, and its pings stay without an answer.
         let here = still.connect().await;

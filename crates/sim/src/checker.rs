@@ -31,8 +31,10 @@ struct Committed {
 /// What a member's log holds, as far as it was told to write it.
 #[derive(Clone, Default)]
 pub struct LogMirror {
-    /// Everything up to here is in the store or in a received snapshot.
+    /// Everything up to here is in the store or in a received snapshot, durably.
     base: u64,
+    /// The place of a received snapshot whose record was written; it counts with the next sync.
+    live_base: u64,
     live: BTreeMap<u64, (u64, u64)>,
     live_last: u64,
     /// Every entry up to here is durable as `live` has it.
@@ -96,9 +98,8 @@ impl LogMirror {
         for step in &run.steps {
             if let Some(index) = step.snapshot {
                 self.live.clear();
-                self.base = self.base.max(index);
+                self.live_base = index;
                 self.live_last = index;
-                self.durable_last = index;
             }
             if let Some((first, ..)) = step.entries.first() {
                 self.live.split_off(first);
@@ -113,6 +114,7 @@ impl LogMirror {
             }
         }
         if run.sync {
+            self.base = self.base.max(self.live_base);
             self.durable_last = self.live_last.max(self.base);
             self.durable_state = self.live_state;
         }
@@ -348,7 +350,28 @@ impl Truth {
                 previous = Some(*term);
             }
         }
+        let had = self.mirrors[member].clone();
         self.mirrors[member].take(run);
+        self.check_kept(member, &had, run)
+    }
+
+    /// What is committed and was in a member's log, whoever knew it, does not go away again: of what a run replaces or cuts
+    /// off nothing is committed (thesis §5.3, log matching and leader completeness together).
+    fn check_kept(&self, member: usize, had: &LogMirror, run: &LogRun) -> Result<(), Broken> {
+        let replaced = run.steps.iter().filter_map(|step| step.entries.first());
+        let Some(first) = replaced.map(|(first, ..)| *first).min() else { return Ok(()) };
+        let has = &self.mirrors[member];
+        let last = had.live_last.min(self.committed());
+        for index in first.max(has.live_base + 1)..=last {
+            let term = self.term_of(index);
+            let holds = |log: &LogMirror| log.live.get(&index).is_some_and(|(of, _)| *of == term);
+            if holds(had) && !holds(has) {
+                return Err(format!(
+                    "member {} had index {index} of term {term}, which is committed, and drops it from its log",
+                    member + 1
+                ));
+            }
+        }
         Ok(())
     }
 
@@ -754,6 +777,7 @@ impl Truth {
         let mirror = &mut self.mirrors[member];
         mirror.live = found.entries.iter().map(|e| (e.index.0, (e.term.0, hash_of(e)))).collect();
         mirror.base = found.applied;
+        mirror.live_base = found.applied;
         mirror.live_last = found.last;
         mirror.durable_last = found.last;
         mirror.live_state = found.hard_state;
@@ -813,6 +837,13 @@ impl Truth {
             ));
         }
         let (hash, mark) = found.hash;
+        let compacted = self.model.outcome(found.applied).map_or(-1, |outcome| outcome.mark);
+        if mark != compacted {
+            return Err(format!(
+                "member {name} begins compacted at {mark} with index {} applied, where the model is at {compacted}",
+                found.applied
+            ));
+        }
         let want = self.model.hash_kv(revision, mark, false);
         if hash != want {
             return Err(format!(

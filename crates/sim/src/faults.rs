@@ -1,7 +1,8 @@
-//! What goes wrong: thirteen kinds of misfortune, each on or off for a seed, each at times of its own.
+//! What goes wrong: kinds of misfortune, each on or off for a seed, each at times of its own.
 //!
 //! A misfortune fires at a drawn time, is over after another, and fires again. Kinds overlap as they like. What is
-//! counted is what had an effect: a lost message, not the intention to lose some.
+//! counted is what had an effect: a lost message, not the intention to lose some. Cuts, crashes and pauses count from their
+//! beginning, for somebody's heartbeat meets each of them.
 
 use std::collections::BTreeMap;
 
@@ -205,6 +206,13 @@ impl World {
                 }
             }
             Fault::Membership => self.operate(),
+            // It lasts all the time; this is when it is seen.
+            Fault::ClockDrift => {
+                let drifts =
+                    |m: &usize| self.scenario.tick_us(*m) != 1_000 * self.scenario.config.tick_ms;
+                let drifting = (0..self.scenario.members).filter(drifts).count();
+                self.figures.fired[fault as usize] += drifting as u64;
+            }
             Fault::SlowDisk => {
                 let m = self.victim();
                 self.members[m].slowness = self.faults.random.between(5, 60);

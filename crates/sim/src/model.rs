@@ -36,6 +36,8 @@ pub struct Outcome {
     pub id: u64,
     /// The revision after it.
     pub revision: i64,
+    /// The last compaction's revision after it; -1 if there was none.
+    pub mark: i64,
     /// The public response message, with a header that holds the revision alone, or the text of the refusal; there is
     /// none to what no client asks.
     pub reply: Result<Option<Answer>, &'static str>,
@@ -201,6 +203,7 @@ impl Model {
         let mut outcome = Outcome {
             id: 0,
             revision: self.revision,
+            mark: self.mark,
             reply: Ok(None),
             revoked: None,
             granted: None,
@@ -209,7 +212,7 @@ impl Model {
             outcome.id = request.header.as_ref().map_or(0, |header| header.id);
             outcome.reply = self.execute(request, &mut outcome.revoked, &mut outcome.granted);
         }
-        outcome.revision = self.revision;
+        (outcome.revision, outcome.mark) = (self.revision, self.mark);
         self.outcomes.push(outcome);
         self.outcomes.last().expect("one was just pushed")
     }

@@ -136,7 +136,7 @@ mod tests {
         let small = plan.scenario();
         assert_eq!((small.members, small.clients), (3, 1));
         assert_eq!(small.faults, whole.faults[1..]);
-        assert_eq!(small.tick_us, whole.tick_us[..3]);
+        assert_eq!(small.clocks, whole.clocks[..3]);
         let larger = Plan { members: Some(9), clients: Some(99), ..Plan::new(seven, 1) }.scenario();
         assert_eq!((larger.members, larger.clients), (7, whole.clients));
         let lone = Plan { members: Some(1), ..Plan::new(seven, 1) }.scenario();

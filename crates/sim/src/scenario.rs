@@ -38,10 +38,12 @@ pub enum Fault {
     Rot,
     /// Members join, vote, and leave.
     Membership,
+    /// Clocks run at different speeds, up to a tenth too fast or too slow, all the time.
+    ClockDrift,
 }
 
 /// All of them, in the order of their numbers.
-pub const FAULTS: [Fault; 13] = [
+pub const FAULTS: [Fault; 14] = [
     Fault::Loss,
     Fault::Doubling,
     Fault::Reordering,
@@ -55,6 +57,7 @@ pub const FAULTS: [Fault; 13] = [
     Fault::FullDisk,
     Fault::Rot,
     Fault::Membership,
+    Fault::ClockDrift,
 ];
 
 /// The first so many are drawn together; what came later is drawn apart, so that seeds keep what they are about.
@@ -79,6 +82,7 @@ impl Fault {
             Fault::FullDisk => "full disk",
             Fault::Rot => "rot",
             Fault::Membership => "joining and leaving",
+            Fault::ClockDrift => "clock drift",
         }
     }
 
@@ -207,8 +211,8 @@ pub struct Scenario {
     pub shards: u8,
     /// The sector size of each founder's disk.
     pub sectors: Vec<usize>,
-    /// How long a tick is for each founder, in microseconds: their clocks drift.
-    pub tick_us: Vec<u64>,
+    /// How long each founder's clock takes for a second, in milliseconds, where clocks drift.
+    pub clocks: Vec<u64>,
     /// How long a sync of each founder's disk takes on average, in microseconds.
     pub sync_us: Vec<u64>,
     /// The least time and the average of the rest that a message takes, in microseconds.
@@ -260,9 +264,7 @@ impl Scenario {
             think_us: 0,
             shards: random.between(1, 3) as u8,
             sectors: vec![sector_choice; members],
-            tick_us: (0..members)
-                .map(|_| tick_ms * 1_000 * random.between(970, 1_030) / 1_000)
-                .collect(),
+            clocks: (0..members).map(|_| 900 + random.below(61) * 10 / 3).collect(),
             sync_us: (0..members).map(|_| *random.pick(&[150, 400, 400, 1_000, 3_000])).collect(),
             latency_us: (random.between(50, 1_500), random.between(50, 2_000)),
             faults,
@@ -295,7 +297,7 @@ impl Scenario {
     pub fn keep_members(&mut self, most: usize) {
         self.members = self.members.min(most.max(1));
         self.sectors.truncate(self.members);
-        self.tick_us.truncate(self.members);
+        self.clocks.truncate(self.members);
         self.sync_us.truncate(self.members);
         self.faults.retain(|fault| self.members >= fault.members_needed());
     }
@@ -307,7 +309,9 @@ impl Scenario {
 
     /// How long a tick is for a member, in microseconds.
     pub fn tick_us(&self, member: usize) -> u64 {
-        self.tick_us[member % self.members]
+        let drifts = self.faults.contains(&Fault::ClockDrift);
+        let clock = if drifts { self.clocks[member % self.members] } else { 1_000 };
+        self.config.tick_ms * clock
     }
 
     /// How long a sync of a member's disk takes on average, in microseconds.

@@ -878,6 +878,13 @@ impl World {
     }
 
     fn tell_watch(&mut self, m: usize, key: WatchKey, told: Told) {
+        if let Told::Events { events, .. } = &told
+            && events.iter().any(|event| event.previous.is_err())
+            && !self.members[m].is_doomed()
+            && !self.reads_rot(m)
+        {
+            self.violate(format!("member {} cannot read what an event replaced", m + 1));
+        }
         let silent = self.scenario.mutant == Some(Mutant::SilentCompaction);
         if silent && matches!(told, Told::Canceled { .. }) {
             return;

@@ -268,7 +268,7 @@ impl World {
             members,
             scenario.lease_ttl_min(),
             scenario.config.tick_ms,
-            scenario.tick_us.clone(),
+            (0..members).map(|m| scenario.tick_us(m)).collect(),
         );
         let mut world = World {
             now: 0,

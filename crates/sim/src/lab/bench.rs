@@ -735,7 +735,7 @@ fn scenario(seed: u64, mutant: Option<Mutant>) -> Scenario {
         think_us: 0,
         shards: 1,
         sectors: vec![512; MEMBERS],
-        tick_us: vec![config.tick_ms * 1_000; MEMBERS],
+        clocks: vec![1_000; MEMBERS],
         sync_us: vec![600; MEMBERS],
         latency_us: (150, 60),
         faults: Vec::new(),
