@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use prost::Message;
 use raft::{Entry, EntryKind, HardState, MessageKind, NodeId};
 use replica::LogJob;
@@ -503,19 +504,57 @@ impl Truth {
         Ok(())
     }
 
-    /// A leader answers a keep-alive that came when so much was committed as far as it knew: a lease that it keeps alive
-    /// was not gone by then, and one that it does not know had not been granted by then, or has ended since.
-    pub fn check_keep_alive(&self, lease: i64, is_kept: bool, asked: u64) -> Result<(), Broken> {
-        match (is_kept, self.spans.get(&lease)) {
-            (true, None) => Err(format!("lease {lease:x} is kept alive and was never granted")),
+    /// A leader answers a question about a lease that came when so much was committed as far as it knew: a lease that it
+    /// knows was not gone by then, and one that it does not know had not been granted by then, or has ended since.
+    pub fn check_lease_known(&self, lease: i64, is_known: bool, asked: u64) -> Result<(), Broken> {
+        match (is_known, self.spans.get(&lease)) {
+            (true, None) => Err(format!("lease {lease:x} is said to live and was never granted")),
             (true, Some((_, Some(end)))) if *end <= asked => Err(format!(
-                "lease {lease:x} is kept alive, but index {end} had ended it and {asked} was committed"
+                "lease {lease:x} is said to live, but index {end} had ended it and {asked} was committed"
             )),
             (false, Some((start, None))) if *start <= asked => Err(format!(
                 "lease {lease:x} is said not to exist, but index {start} had granted it and {asked} was committed"
             )),
             _ => Ok(()),
         }
+    }
+
+    /// A leader says how long a lease was granted for and still lives, in seconds: no longer than a new leader gives it,
+    /// which is its time and an election timeout of less than two seconds.
+    pub fn check_time_to_live(
+        &self,
+        lease: i64,
+        (remaining, granted): (i64, i64),
+        asked: u64,
+    ) -> Result<(), Broken> {
+        // One that was granted since may be another of the same id.
+        let is_the_one = self.spans.get(&lease).is_some_and(|(start, _)| *start <= asked);
+        let ttl = self.ttls.get(&lease).copied().unwrap_or(0);
+        if is_the_one && (granted != ttl || remaining > ttl + 2) {
+            return Err(format!(
+                "lease {lease:x} of {ttl} s is said to be of {granted} s, {remaining} s of them left"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The keys that a member says hang on a lease are those which the model has on it at that member's revision.
+    pub fn check_lease_keys(
+        &self,
+        member: NodeId,
+        lease: i64,
+        revision: i64,
+        keys: &[Bytes],
+    ) -> Result<(), Broken> {
+        let zero = Bytes::from_static(b"\0");
+        let mut want = self.model.live(&zero, &zero, revision);
+        want.retain(|kv| kv.lease == lease);
+        if !keys.iter().eq(want.iter().map(|kv| &kv.key)) {
+            return Err(format!(
+                "member {member} has the keys {keys:?} on lease {lease:x} at revision {revision}, and should have {want:?}"
+            ));
+        }
+        Ok(())
     }
 
     /// A leader's clock has told a client that its lease is kept alive.

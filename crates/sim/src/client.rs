@@ -9,34 +9,30 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use prost::Message as _;
-use proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
-use proto::etcdserverpb::request_op::Request as Op;
 use proto::etcdserverpb::{
-    CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest,
-    PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest, WatchResponse,
+    LeaseRevokeRequest, PutRequest, RangeRequest, WatchCreateRequest, WatchResponse,
 };
 use proto::mvccpb::event::EventType;
 use proto::mvccpb::{Event as WatchedEvent, KeyValue};
 use replica::Lane;
 use state_machine::Request as Wish;
 
+use crate::arguments::{self, End, Reduced};
+use crate::door;
 use crate::history;
 use crate::history::watch::{Step, Watcher};
 use crate::model::{self, Model};
 use crate::network::{Fate, MEMBERS_EVER};
 use crate::random::Random;
+use crate::requests::{Draw, LEASES_MAX};
 use crate::scenario::Workload;
 use crate::shard::{Ask, Call, Outcome, Request, Told, Wanted, WatchEvent};
 use crate::world::{Event, Phase, Whose, World};
 
-/// The most watches and leases that a client has.
+/// The most watches that a client has.
 const WATCHES_MAX: usize = 4;
-const LEASES_MAX: usize = 3;
-/// How many groups of keys there are where requests keep to groups, and the keys of each. After so many microseconds all
-/// turn to other groups: every request of unknown outcome doubles what has to be searched of its group from then on.
-const GROUPS: u64 = 5;
-const GROUP_KEYS: u64 = 3;
-const GROUPS_US: u64 = 2_500_000;
+/// Leases that live longer, in seconds, are ended when the storm is over; nobody waits for them.
+const LONG_TTL: i64 = 20;
 
 /// A connection.
 #[derive(Clone, Copy, Debug)]
@@ -54,11 +50,14 @@ struct Pending {
     is_write: bool,
     is_probe: bool,
     granted: Option<i64>,
+    values: Reduced,
 }
 
 /// A client.
 pub struct Client {
     index: usize,
+    /// Nothing is drawn from it: below it each request has a stream of its own.
+    root: Random,
     random: Random,
     connection: Option<Connection>,
     connections: u64,
@@ -66,6 +65,8 @@ pub struct Client {
     pending: BTreeMap<u64, Pending>,
     watches: BTreeMap<u32, Watcher>,
     next_watch: u32,
+    /// Watches that nobody has answered yet.
+    unborn: BTreeMap<u32, Reduced>,
     leases: Vec<i64>,
 }
 
@@ -74,6 +75,7 @@ impl Client {
     pub fn new(root: &Random, index: usize) -> Client {
         Client {
             index,
+            root: root.child("client", index as u64),
             random: root.child("client", index as u64),
             connection: None,
             connections: 0,
@@ -81,6 +83,7 @@ impl Client {
             pending: BTreeMap::new(),
             watches: BTreeMap::new(),
             next_watch: 0,
+            unborn: BTreeMap::new(),
             leases: Vec::new(),
         }
     }
@@ -114,278 +117,12 @@ impl Client {
             pending.granted = Some(lease);
         }
     }
-
-    fn key(&mut self, keys: u64) -> Bytes {
-        let number = self.random.below(keys);
-        match number % 5 {
-            0 | 1 => format!("a/{number:02}").into(),
-            2 => format!("b/{number:02}").into(),
-            3 => format!("b/x/{number:02}").into(),
-            _ => vec![0xff, number as u8].into(),
-        }
-    }
-
-    fn range(&mut self, keys: u64) -> (Bytes, Bytes) {
-        match self.random.below(6) {
-            0 => (Bytes::from_static(b"a/"), Bytes::from_static(b"a0")),
-            1 => (Bytes::from_static(b"b/x/"), Bytes::from_static(b"b/x0")),
-            2 => (self.key(keys), Bytes::from_static(b"\0")),
-            3 => {
-                let (one, other) = (self.key(keys), self.key(keys));
-                (one.clone().min(other.clone()), one.max(other))
-            }
-            _ => (self.key(keys), Bytes::new()),
-        }
-    }
-
-    /// A value that no other request writes.
-    fn value(&mut self) -> Bytes {
-        let mut value = format!("{}:{}:", self.index, self.next_op).into_bytes();
-        let length = match self.random.below(40) {
-            0 => self.random.below(3_000),
-            1..8 => self.random.below(300),
-            _ => self.random.below(40),
-        };
-        value.resize(value.len() + length as usize, b'.');
-        value.into()
-    }
-
-    fn put(&mut self, keys: u64) -> PutRequest {
-        let lease = match self.leases.is_empty() || self.random.below(5) > 0 {
-            true => 0,
-            false => *self.random.pick(&self.leases),
-        };
-        let mut put = PutRequest {
-            key: self.key(keys),
-            value: self.value(),
-            lease,
-            prev_kv: self.random.chance(0.3),
-            ..PutRequest::default()
-        };
-        match self.random.below(20) {
-            0 => {
-                put.ignore_value = true;
-                put.value = Bytes::new();
-            }
-            1 => {
-                put.ignore_lease = true;
-                put.lease = 0;
-            }
-            _ => {}
-        }
-        put
-    }
-
-    fn delete(&mut self, keys: u64) -> DeleteRangeRequest {
-        let (key, range_end) = match self.random.below(4) {
-            0 => self.range(keys),
-            _ => (self.key(keys), Bytes::new()),
-        };
-        DeleteRangeRequest { key, range_end, prev_kv: self.random.chance(0.3) }
-    }
-
-    fn read(&mut self, keys: u64, model: &Model) -> RangeRequest {
-        let (key, range_end) = self.range(keys);
-        let mut range = RangeRequest {
-            key,
-            range_end,
-            serializable: self.random.chance(0.3),
-            ..RangeRequest::default()
-        };
-        let random = &mut self.random;
-        if random.chance(0.25) {
-            let back = random.below(80) as i64 - 2;
-            range.revision = (model.revision() - back).max(1);
-        }
-        if random.chance(0.3) {
-            range.limit = random.between(1, 5) as i64;
-        }
-        match random.below(12) {
-            0 => range.count_only = true,
-            1 => range.keys_only = true,
-            2 => range.min_mod_revision = model.revision() - random.below(30) as i64,
-            3 => range.max_create_revision = model.revision() - random.below(30) as i64,
-            4 | 5 => {
-                range.sort_order = random.between(1, 2) as i32;
-                range.sort_target = random.below(5) as i32;
-            }
-            _ => {}
-        }
-        range
-    }
-
-    fn compare(&mut self, keys: u64, model: &Model) -> Compare {
-        let (key, range_end) = match self.random.below(5) {
-            0 => self.range(keys),
-            _ => (self.key(keys), Bytes::new()),
-        };
-        let now = model.live(&key, &Bytes::new(), model.revision()).pop().unwrap_or_default();
-        let off = i64::from(self.random.below(3) == 0);
-        let (target, union) = match self.random.below(5) {
-            0 => (CompareTarget::Version, TargetUnion::Version(now.version + off)),
-            1 => (CompareTarget::Create, TargetUnion::CreateRevision(now.create_revision + off)),
-            2 => (CompareTarget::Mod, TargetUnion::ModRevision(now.mod_revision + off)),
-            3 => (CompareTarget::Lease, TargetUnion::Lease(now.lease + off)),
-            _ => (CompareTarget::Value, TargetUnion::Value(now.value)),
-        };
-        let results = [
-            CompareResult::Equal,
-            CompareResult::Equal,
-            CompareResult::NotEqual,
-            CompareResult::Less,
-            CompareResult::Greater,
-        ];
-        Compare {
-            result: *self.random.pick(&results) as i32,
-            target: target as i32,
-            key,
-            range_end,
-            target_union: Some(union),
-        }
-    }
-
-    fn ops(&mut self, keys: u64, model: &Model, most: u64, depth: u32) -> Vec<RequestOp> {
-        let count = self.random.below(most + 1);
-        (0..count)
-            .map(|_| {
-                let request = match self.random.below(10) {
-                    0..5 => Op::RequestPut(self.put(keys)),
-                    5 | 6 => Op::RequestDeleteRange(self.delete(keys)),
-                    7 if depth < 2 => Op::RequestTxn(self.txn(keys, model, depth + 1)),
-                    _ => {
-                        let (key, range_end) = self.range(keys);
-                        // Also of the past, down to what may be compacted: the same must become of it everywhere.
-                        let back = self.random.below(60) as i64;
-                        let revision = match self.random.below(6) {
-                            0 => (model.revision() - back).max(1),
-                            _ => 0,
-                        };
-                        Op::RequestRange(RangeRequest {
-                            key,
-                            range_end,
-                            revision,
-                            ..Default::default()
-                        })
-                    }
-                };
-                RequestOp { request: Some(request) }
-            })
-            .collect()
-    }
-
-    fn txn(&mut self, keys: u64, model: &Model, depth: u32) -> TxnRequest {
-        let compares = self.random.below(3);
-        TxnRequest {
-            compare: (0..compares).map(|_| self.compare(keys, model)).collect(),
-            success: self.ops(keys, model, 3, depth),
-            failure: self.ops(keys, model, 2, depth),
-        }
-    }
-
-    fn wish(&mut self, keys: u64, model: &Model, members: u64) -> (Ask, bool) {
-        let write = |wish: Wish| (Ask::Propose(wish, Lane::Ordinary), true);
-        let read = |range| (Ask::Read(Wanted::Range(range)), false);
-        match self.random.below(1_000) {
-            0..470 => {
-                let put = self.put(keys);
-                Wish::try_from(put).map_or((Ask::KeepAlive(1), false), write)
-            }
-            470..540 => {
-                let delete = self.delete(keys);
-                Wish::try_from(delete).map_or((Ask::KeepAlive(1), false), write)
-            }
-            540..660 => {
-                let txn = self.txn(keys, model, 0);
-                match Wish::txn(txn, 128) {
-                    Ok(Wish::Txn(txn)) if state_machine::is_read_only(&txn) => {
-                        let serializable = state_machine::is_serializable(&txn);
-                        (Ask::Read(Wanted::Txn(txn, serializable)), false)
-                    }
-                    Ok(wish) => write(wish),
-                    // A key twice, or the like: refused before it is proposed. A read instead.
-                    Err(_) => read(self.read(keys, model)),
-                }
-            }
-            660..680 => {
-                let back = self.random.below(120) as i64 - 3;
-                let revision = (model.revision() - back).max(1);
-                let physical = self.random.chance(0.5);
-                write(Wish::Compact(CompactionRequest { revision, physical }))
-            }
-            680..720 if self.leases.len() < LEASES_MAX => {
-                let ttl = self.random.between(1, 4) as i64;
-                write(Wish::LeaseGrant(LeaseGrantRequest { id: 0, ttl }))
-            }
-            720..730 if !self.leases.is_empty() => {
-                let id = self.leases.swap_remove(0);
-                (Ask::Propose(Wish::LeaseRevoke(LeaseRevokeRequest { id }), Lane::Priority), true)
-            }
-            730..800 if !self.leases.is_empty() => {
-                (Ask::KeepAlive(*self.random.pick(&self.leases)), false)
-            }
-            800..806 => (Ask::Transfer(self.random.between(1, members)), false),
-            _ => read(self.read(keys, model)),
-        }
-    }
-
-    /// A request within one of the small groups of keys.
-    fn group_wish(&mut self, now: u64) -> (Ask, bool) {
-        let group = now / GROUPS_US * GROUPS + self.random.below(GROUPS);
-        let all = || {
-            let (key, range_end) = (format!("g{group}/"), format!("g{group}0"));
-            (Bytes::from(key), Bytes::from(range_end))
-        };
-        let write = |wish: Wish| (Ask::Propose(wish, Lane::Ordinary), true);
-        match self.random.below(100) {
-            0..35 => {
-                let (key, value) = (self.group_key(group), self.value());
-                let prev_kv = self.random.chance(0.3);
-                write(Wish::Put(PutRequest { key, value, prev_kv, ..PutRequest::default() }))
-            }
-            35..45 => {
-                let one = (self.group_key(group), Bytes::new());
-                let (key, range_end) = if self.random.chance(0.3) { all() } else { one };
-                let prev_kv = self.random.chance(0.3);
-                write(Wish::DeleteRange(DeleteRangeRequest { key, range_end, prev_kv }))
-            }
-            45..65 => {
-                let compare = Compare {
-                    key: self.group_key(group),
-                    result: CompareResult::Equal as i32,
-                    target: CompareTarget::Version as i32,
-                    target_union: Some(TargetUnion::Version(self.random.below(3) as i64)),
-                    ..Compare::default()
-                };
-                let put = |place: u64| {
-                    let key = format!("g{group}/{place}").into();
-                    let value = format!("{}:{}:{place}", self.index, self.next_op).into();
-                    let put = PutRequest { key, value, ..PutRequest::default() };
-                    RequestOp { request: Some(Op::RequestPut(put)) }
-                };
-                let success = vec![put(0), put(1)];
-                let (key, range_end) = all();
-                let range = RangeRequest { key, range_end, ..RangeRequest::default() };
-                let failure = vec![RequestOp { request: Some(Op::RequestRange(range)) }];
-                write(Wish::Txn(TxnRequest { compare: vec![compare], success, failure }))
-            }
-            _ => {
-                let one = (self.group_key(group), Bytes::new());
-                let (key, range_end) = if self.random.chance(0.3) { all() } else { one };
-                let range = RangeRequest { key, range_end, ..RangeRequest::default() };
-                (Ask::Read(Wanted::Range(range)), false)
-            }
-        }
-    }
-
-    fn group_key(&mut self, group: u64) -> Bytes {
-        format!("g{group}/{}", self.random.below(GROUP_KEYS)).into()
-    }
 }
 
 impl World {
     /// A client issues its next request.
     pub fn step(&mut self, c: usize) {
-        if !self.is_stormy() && (c != 0 || self.phase == Phase::Rest) {
+        if !self.is_stormy() && c != 0 {
             return;
         }
         if self.clients[c].connection.is_none() {
@@ -396,32 +133,54 @@ impl World {
         let client = &mut self.clients[c];
         client.next_op += 1;
         let op = client.next_op;
-        if phase == Phase::Storm && client.random.below(40) == 0 {
+        // A stream of its own: one that is left out shifts none behind it.
+        client.random = client.root.child("request", op);
+        self.figures.steps += u64::from(phase == Phase::Storm);
+        if phase == Phase::Storm && self.scenario.skip_operations.contains(self.figures.steps) {
+            let rest = client.random.exponential(self.scenario.think_us);
+            return self.after(rest, Whose::World, Event::Step(c));
+        }
+        if phase == Phase::Storm && client.random.below(30) == 0 {
             self.change_watches(c);
         }
         let model = &self.truth.model;
         let client = &mut self.clients[c];
+        let (random, leases) = (&mut client.random, &mut client.leases);
+        let mut draw = Draw { random, model, keys, name: (c, op), leases };
         let (ask, is_write) = match phase {
             Phase::Storm => match workload {
-                Workload::Everything => client.wish(keys, model, members),
-                Workload::Groups => client.group_wish(now),
+                Workload::Everything => draw.wish(members),
+                Workload::Groups => draw.group_wish(now),
             },
             Phase::Write => {
                 let put = PutRequest {
                     key: Bytes::from_static(b"a/probe"),
-                    value: client.value(),
+                    value: draw.value(),
                     ..PutRequest::default()
                 };
                 (Ask::Propose(Wish::Put(put), Lane::Ordinary), true)
             }
-            Phase::Read | Phase::Rest => {
+            Phase::Read => {
                 let range =
                     RangeRequest { key: Bytes::from_static(b"a/probe"), ..Default::default() };
                 (Ask::Read(Wanted::Range(range)), false)
             }
+            Phase::Rest => {
+                let long = model.leases().iter().find(|(_, lease)| lease.ttl > LONG_TTL);
+                let Some((id, _)) = long else {
+                    return self.after(300_000, Whose::World, Event::Step(c));
+                };
+                let revoke = LeaseRevokeRequest { id: *id };
+                (Ask::Propose(Wish::LeaseRevoke(revoke), Lane::Priority), true)
+            }
         };
         let is_probe = phase != Phase::Storm;
-        client.pending.insert(op, Pending { is_write, is_probe, granted: None });
+        let mut values = Reduced::new();
+        if !is_probe {
+            values = arguments::reduce(&ask, model);
+            self.figures.arguments.ask(&values);
+        }
+        client.pending.insert(op, Pending { is_write, is_probe, granted: None, values });
         let patience = client.random.between(700_000, 4_000_000);
         self.figures.operations += 1;
         if let Some(recorder) = &mut self.recorder
@@ -515,6 +274,10 @@ impl World {
         }
         let client = &mut self.clients[c];
         let lost = std::mem::take(&mut client.pending);
+        let unborn = std::mem::take(&mut client.unborn);
+        for values in lost.values().map(|pending| &pending.values).chain(unborn.values()) {
+            self.figures.arguments.end(values, End::Unknown);
+        }
         lost.keys().for_each(|op| self.trace_given_up(c, *op));
         let lost = lost.len();
         self.figures.unknown += lost as u64;
@@ -550,13 +313,10 @@ impl World {
         if let Some(recorder) = &mut self.recorder {
             recorder.on_watch(c, id, Step::Asked(asked.clone()));
         }
-        let WatchCreateRequest { key, range_end, start_revision: from, .. } = asked;
-        self.ask(c, 0, Ask::Watch { id, key, range_end, from });
+        self.ask(c, 0, Ask::Watch { id, asked });
     }
 
     fn change_watches(&mut self, c: usize) {
-        let keys = self.scenario.keys;
-        let revision = self.truth.model.revision();
         let client = &mut self.clients[c];
         if client.watches.len() >= WATCHES_MAX || client.random.below(4) == 0 {
             if let Some((id, _)) = client.watches.pop_first() {
@@ -564,21 +324,19 @@ impl World {
             }
             return;
         }
-        let (key, range_end) = client.range(keys);
-        let from = match client.random.below(3) {
-            0 => (revision - client.random.below(100) as i64).max(1),
-            1 => revision + client.random.below(20) as i64,
-            _ => 0,
-        };
+        if client.random.below(4) == 0 {
+            self.ask(c, 0, Ask::Progress);
+        }
+        let (model, keys) = (&self.truth.model, self.scenario.keys);
+        let client = &mut self.clients[c];
+        let (random, leases) = (&mut client.random, &mut client.leases);
+        let asked = Draw { random, model, keys, name: (c, client.next_op), leases }.watch();
         client.next_watch += 1;
         let id = client.next_watch;
-        let asked = WatchCreateRequest {
-            key,
-            range_end,
-            start_revision: from,
-            prev_kv: true,
-            ..WatchCreateRequest::default()
-        };
+        let ask = Ask::Watch { id, asked: asked.clone() };
+        let values = arguments::reduce(&ask, model);
+        self.figures.arguments.ask(&values);
+        client.unborn.insert(id, values);
         client.watches.insert(id, Watcher::new(asked.clone()));
         self.figures.watches += 1;
         self.ask_watch(c, id, asked);
@@ -586,10 +344,8 @@ impl World {
 
     /// A client waits no longer: the outcome is unknown, and perhaps another member is better.
     pub fn lose_patience(&mut self, c: usize, op: u64) {
-        let client = &mut self.clients[c];
-        if client.pending.remove(&op).is_none() {
-            return;
-        }
+        let Some(pending) = self.clients[c].pending.remove(&op) else { return };
+        self.figures.arguments.end(&pending.values, End::Unknown);
         self.figures.unknown += 1;
         self.trace_given_up(c, op);
         let client = &mut self.clients[c];
@@ -611,6 +367,7 @@ impl World {
         match told {
             Told::Outcome { op, outcome } => self.on_outcome(c, op, &outcome),
             Told::Created { id, from } => {
+                self.on_answered_watch(c, id, true);
                 let header = model::header(from - 1);
                 let created = WatchResponse { header, created: true, ..Default::default() };
                 self.on_watch(c, id, created);
@@ -626,6 +383,13 @@ impl World {
                 let header = model::header(revision);
                 self.on_watch(c, id, WatchResponse { header, ..Default::default() });
             }
+            Told::Rejected { id } => {
+                self.on_answered_watch(c, id, false);
+                let rejected =
+                    WatchResponse { created: true, canceled: true, ..WatchResponse::default() };
+                self.on_watch(c, id, rejected);
+                self.clients[c].watches.remove(&id);
+            }
             Told::Canceled { id, mark } => {
                 let canceled = WatchResponse {
                     canceled: true,
@@ -637,6 +401,20 @@ impl World {
                     self.figures.canceled += 1;
                 }
             }
+        }
+    }
+
+    /// A watch stands, or was refused: whether it can be is for the model to say.
+    fn on_answered_watch(&mut self, c: usize, id: u32, stands: bool) {
+        let client = &mut self.clients[c];
+        let can_be =
+            client.watches.get(&id).is_none_or(|watch| door::is_watchable(watch.asked()) == stands);
+        if let Some(values) = client.unborn.remove(&id) {
+            self.figures.arguments.end(&values, if stands { End::Done } else { End::Refused });
+        }
+        if !can_be {
+            let what = if stands { "stands, and cannot be" } else { "is refused, and can be" };
+            self.violate(format!("watch {id} of client {c} {what}"));
         }
     }
 
@@ -678,6 +456,7 @@ impl World {
         }
         self.trace_told(c, op, outcome);
         let ok = outcome.is_done();
+        self.figures.arguments.end(&pending.values, outcome.end());
         let mut granted = None;
         if let Some(lease) = pending.granted {
             let client = &mut self.clients[c];

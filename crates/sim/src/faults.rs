@@ -18,6 +18,8 @@ use crate::world::{Event, Phase, Whose, World};
 pub struct Faults {
     enabled: Vec<Fault>,
     gap_us: u64,
+    /// Nothing is drawn from it: below it each misfortune has a stream of its own.
+    root: Random,
     random: Random,
     /// Cut links, by the name of the cut.
     cuts: BTreeMap<u64, Vec<(usize, usize)>>,
@@ -33,6 +35,7 @@ impl Faults {
         Faults {
             enabled: scenario.faults.clone(),
             gap_us: scenario.fault_gap_us,
+            root: root.child("faults", 0),
             random: root.child("faults", 0),
             cuts: BTreeMap::new(),
             next_cut: 0,
@@ -92,11 +95,18 @@ impl World {
             return;
         }
         let fault = self.scenario.faults[kind];
+        self.figures.misfortunes += 1;
+        let number = self.figures.misfortunes;
+        // A stream of its own: one that is left out shifts none behind it.
+        self.faults.random = self.faults.root.child("misfortune", number);
         // A kind that has had no effect yet does not wait as long for its next attempt.
         let silent = self.figures.fired[fault as usize] == 0;
         let gap = if silent { 1_000_000 } else { self.faults.gap_us };
         let next = 200_000 + self.faults.random.exponential(gap);
         self.after(next, Whose::World, Event::Misfortune(kind));
+        if self.scenario.skip_faults.contains(number) {
+            return;
+        }
         self.remember(None, fault.name(), 0, 0);
         let random = &mut self.faults.random;
         let lasts = 100_000 + random.exponential(1_000_000).min(3_000_000);

@@ -15,9 +15,11 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod arguments;
 mod checker;
 mod client;
 mod disk;
+mod door;
 mod faults;
 pub mod history;
 mod json;
@@ -30,6 +32,7 @@ mod plan;
 mod random;
 mod recorder;
 mod report;
+mod requests;
 mod roster;
 mod scenario;
 mod script;
@@ -41,8 +44,9 @@ mod world;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+pub use arguments::{Arguments, Met, Tally};
 pub use model::{Change, Model};
-pub use plan::{Plan, flag};
+pub use plan::{Numbers, Plan, flag};
 pub use recorder::{Judgement, Recording};
 pub use report::{Figures, INCONCLUSIVE_PERCENT, Report, Verdict};
 pub use scenario::{FAULTS, Fault, MUTANTS, Mutant, Workload};

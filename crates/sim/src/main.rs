@@ -9,7 +9,7 @@
 //! ```
 //!
 //! It ends with 1 if a promise was broken, a mutant survived or a hash differed, and with 2 if more than two in a
-//! hundred seeds were inconclusive, or histories undecided.
+//! hundred seeds were inconclusive, histories undecided, or something that can be asked was not (`--arguments`).
 
 // The clock is for the speed in the summary; no seed ever sees it.
 #![allow(clippy::disallowed_methods)]
@@ -26,8 +26,9 @@ use sim::{
 };
 
 const USAGE: &str = "usage: sim [--seed N] [--seeds M] [--seconds S] [--jobs J] [--twice PERCENT]
-           [--roll N] [--members N] [--clients N] [--workload everything|groups]
-           [--trace FILE] [--timeline FILE] [--without KIND,…] [--mutant NAME] [--blind] [--histories] [--mutants]";
+           [--roll N] [--members N] [--clients N] [--workload everything|groups] [--arguments FILE]
+           [--trace FILE] [--timeline FILE] [--without KIND,…] [--skip-faults N,M-O,…] [--skip-operations N,M-O,…]
+           [--mutant NAME] [--blind] [--histories] [--mutants]";
 /// Within so many seeds a mutant must be found.
 const MUTANT_SEEDS: u64 = 50;
 /// So many broken seeds tell enough.
@@ -44,6 +45,8 @@ struct Options {
     twice: Option<u64>,
     mutants: bool,
     histories: bool,
+    /// A file for what clients asked; all that can be asked must be among it.
+    arguments: Option<String>,
     /// Files for the trace and the timeline of a seed.
     trace: Option<String>,
     timeline: Option<String>,
@@ -57,6 +60,7 @@ fn options(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
         twice: None,
         mutants: false,
         histories: false,
+        arguments: None,
         trace: None,
         timeline: None,
     };
@@ -89,8 +93,11 @@ fn options(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
                     plan.without.push(named(name, Fault::named)?);
                 }
             }
+            "--skip-faults" => plan.skip_faults = value()?.parse()?,
+            "--skip-operations" => plan.skip_operations = value()?.parse()?,
             "--jobs" => options.jobs = number(value())?.clamp(1, 1_024) as usize,
             "--twice" => options.twice = Some(number(value())?.min(100)),
+            "--arguments" => options.arguments = Some(value()?),
             "--trace" => options.trace = Some(value()?),
             "--timeline" => options.timeline = Some(value()?),
             "--blind" => plan.blind = true,
@@ -102,6 +109,9 @@ fn options(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
     let is_one = options.seeds.is_none() && !options.mutants && !options.histories;
     if !is_one && (options.trace.is_some() || options.timeline.is_some()) {
         return Err("a trace and a timeline are of one seed".to_owned());
+    }
+    if options.seeds.is_none() && options.arguments.is_some() {
+        return Err("what is asked is counted of many seeds".to_owned());
     }
     Ok(options)
 }
@@ -253,6 +263,10 @@ fn many(options: &Options, seeds: u64) -> ExitCode {
     for (seed, why) in &inconclusive {
         println!("inconclusive   seed {seed}: {why}");
     }
+    if let Err(why) = write(options.arguments.as_deref(), || figures.arguments.page()) {
+        eprintln!("{why}");
+        return ExitCode::from(74);
+    }
     if broken == 0 && count > 0 {
         println!(
             "bound          95 % sure that fewer than {:.2} % of seeds break a promise",
@@ -263,6 +277,9 @@ fn many(options: &Options, seeds: u64) -> ExitCode {
         ExitCode::from(1)
     } else if inconclusive.len() as u64 * 100 > INCONCLUSIVE_PERCENT * count {
         println!("too many seeds were inconclusive");
+        ExitCode::from(2)
+    } else if options.arguments.is_some() && !figures.arguments.met().is_everything() {
+        println!("something that can be asked was not");
         ExitCode::from(2)
     } else {
         ExitCode::SUCCESS
@@ -381,6 +398,8 @@ mod tests {
             clients: Some(4),
             workload: Some(Workload::Groups),
             without: vec![Fault::named("power-cut").unwrap(), Fault::named("slow disk").unwrap()],
+            skip_faults: "3,7-12".parse().unwrap(),
+            skip_operations: "1-40".parse().unwrap(),
             mutant: Mutant::named("vote-twice"),
             blind: true,
             ..Plan::new(9, 61)

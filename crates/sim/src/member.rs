@@ -752,14 +752,14 @@ impl World {
                         let kept = self.truth.on_refused(id.0);
                         self.expect(kept);
                     }
-                    Answer::Lease(answer) => self.note_kept_alive(m, answer),
+                    Answer::Lease(answer) => self.note_lease_answer(m, answer),
                     _ => {}
                 }
             }
             self.tell_shard(m, shard.0, ShardEvent::Answers(answers));
         }
         for answer in peer_answers {
-            self.note_kept_alive(m, &answer);
+            self.note_lease_answer(m, &answer);
             if let Asker::Peer { token } = answer.asker {
                 self.answer_forward(m, token, answer.result.ok());
             }
@@ -772,17 +772,24 @@ impl World {
         }
     }
 
-    fn note_kept_alive(&mut self, m: usize, answer: &replica::LeaseAnswer) {
+    fn note_lease_answer(&mut self, m: usize, answer: &replica::LeaseAnswer) {
         let asked =
             self.members[m].running().and_then(|r| r.lease_asks.remove(&name_of(answer.asker)));
         let is_kept = match answer.result {
-            Ok(LeaseTime::KeptAlive { .. }) => Some(true),
+            Ok(LeaseTime::KeptAlive { .. } | LeaseTime::Remaining { .. }) => Some(true),
             Ok(LeaseTime::Unknown) => Some(false),
-            _ => None,
+            Err(_) => None,
         };
         if let (Some(asked), Some(is_kept)) = (asked, is_kept) {
-            let kept = self.truth.check_keep_alive(answer.lease, is_kept, asked);
+            let kept = self.truth.check_lease_known(answer.lease, is_kept, asked);
             self.expect(kept);
+        }
+        if let (Some(asked), Ok(LeaseTime::Remaining { remaining, granted })) =
+            (asked, answer.result)
+        {
+            let kept = self.truth.check_time_to_live(answer.lease, (remaining, granted), asked);
+            self.expect(kept);
+            self.compare_lease_keys(m, answer.lease);
         }
         if let Ok(LeaseTime::KeptAlive { .. }) = answer.result {
             let term = self.members[m].view().map_or(0, |view| view.term().0);

@@ -370,15 +370,24 @@ impl Model {
         found.iter().all(|kv| self.holds_for(compare, kv))
     }
 
+    /// What is compared is what the target says. An operand of another one is none: zero, or nothing.
     fn holds_for(&self, compare: &Compare, kv: &KeyValue) -> bool {
         use std::cmp::Ordering::Equal;
-        let ordering = match &compare.target_union {
-            Some(TargetUnion::Version(v)) => kv.version.cmp(v),
-            Some(TargetUnion::CreateRevision(v)) => kv.create_revision.cmp(v),
-            Some(TargetUnion::ModRevision(v)) => kv.mod_revision.cmp(v),
-            Some(TargetUnion::Lease(v)) => kv.lease.cmp(v),
-            Some(TargetUnion::Value(v)) => kv.value.cmp(v),
-            None => Equal,
+        let operand = compare.target_union.as_ref();
+        let ordering = match (CompareTarget::try_from(compare.target), operand) {
+            (Err(_), _) => Equal,
+            (Ok(CompareTarget::Version), Some(TargetUnion::Version(v))) => kv.version.cmp(v),
+            (Ok(CompareTarget::Version), _) => kv.version.cmp(&0),
+            (Ok(CompareTarget::Create), Some(TargetUnion::CreateRevision(v))) => {
+                kv.create_revision.cmp(v)
+            }
+            (Ok(CompareTarget::Create), _) => kv.create_revision.cmp(&0),
+            (Ok(CompareTarget::Mod), Some(TargetUnion::ModRevision(v))) => kv.mod_revision.cmp(v),
+            (Ok(CompareTarget::Mod), _) => kv.mod_revision.cmp(&0),
+            (Ok(CompareTarget::Lease), Some(TargetUnion::Lease(v))) => kv.lease.cmp(v),
+            (Ok(CompareTarget::Lease), _) => kv.lease.cmp(&0),
+            (Ok(CompareTarget::Value), Some(TargetUnion::Value(v))) => kv.value.cmp(v),
+            (Ok(CompareTarget::Value), _) => kv.value[..].cmp(&[]),
         };
         match CompareResult::try_from(compare.result) {
             Ok(CompareResult::Equal) => ordering.is_eq(),
@@ -522,7 +531,19 @@ impl Model {
         });
         let target = SortTarget::try_from(range.sort_target).unwrap_or_default();
         let descending = range.sort_order == SortOrder::Descend as i32;
-        if range.sort_order != SortOrder::None as i32 {
+        let limit = usize::try_from(range.limit).unwrap_or(0);
+        let bounds = [
+            range.min_mod_revision,
+            range.max_mod_revision,
+            range.min_create_revision,
+            range.max_create_revision,
+        ];
+        if range.sort_order == SortOrder::None as i32 && limit > 0 && bounds == [0; 4] {
+            // By something else than the key and in no direction, the smallest keys are sorted upwards, those that the
+            // limit lets through and one more.
+            kvs.truncate(limit.saturating_add(1));
+        }
+        if range.sort_order != SortOrder::None as i32 || target != SortTarget::Key {
             kvs.sort_by(|a, b| {
                 let ordering = match target {
                     SortTarget::Key => a.key.cmp(&b.key),
@@ -537,7 +558,6 @@ impl Model {
         if range.count_only {
             kvs.clear();
         }
-        let limit = usize::try_from(range.limit).unwrap_or(0);
         let more = limit > 0 && kvs.len() > limit;
         if more {
             kvs.truncate(limit);
@@ -566,7 +586,12 @@ impl Model {
             .collect()
     }
 
-    fn at(&self, key: &Bytes, at: i64) -> Option<&KeyValue> {
+    /// What a key holds now.
+    pub fn newest(&self, key: &[u8]) -> Option<&KeyValue> {
+        self.at(key, i64::MAX)
+    }
+
+    fn at(&self, key: &[u8], at: i64) -> Option<&KeyValue> {
         living(self.keys.get(key)?, at)
     }
 }

@@ -173,8 +173,10 @@ impl World {
                 }
                 self.look_at_members();
             }
-            (State::Looking, Outcome::NotTaken(_)) => self.look_at_members(),
-            (_, Outcome::Done(None) | Outcome::NotTaken(_)) => {}
+            (State::Looking, Outcome::NotTaken(_) | Outcome::TurnedAway(_)) => {
+                self.look_at_members();
+            }
+            (_, Outcome::Done(None) | Outcome::NotTaken(_) | Outcome::TurnedAway(_)) => {}
         }
     }
 

@@ -3,6 +3,7 @@
 //! A plan is written and read as the flags of `sim`, so that whatever was found can be repeated by one line.
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::scenario::{Fault, Mutant, Scenario, Workload};
 
@@ -17,6 +18,10 @@ pub struct Plan {
     pub roll: u64,
     /// Kinds of misfortune that do not happen, though the seed has drawn them.
     pub without: Vec<Fault>,
+    /// Single misfortunes that do not happen, by their numbers in this run.
+    pub skip_faults: Numbers,
+    /// Single requests that clients do not make, by their numbers in this run.
+    pub skip_operations: Numbers,
     /// At most so many members, however many were drawn.
     pub members: Option<usize>,
     /// At most so many clients.
@@ -37,6 +42,8 @@ impl Plan {
             seconds,
             roll: 0,
             without: Vec::new(),
+            skip_faults: Numbers::default(),
+            skip_operations: Numbers::default(),
             members: None,
             clients: None,
             workload: None,
@@ -55,6 +62,8 @@ impl Plan {
         let mut scenario = Scenario::draw(self.seed, self.seconds * 1_000_000, self.mutant);
         scenario.roll = self.roll;
         scenario.blind = self.blind;
+        scenario.skip_faults = self.skip_faults.clone();
+        scenario.skip_operations = self.skip_operations.clone();
         if let Some(members) = self.members {
             scenario.keep_members(members);
         }
@@ -89,6 +98,13 @@ impl fmt::Display for Plan {
             let names: Vec<String> = self.without.iter().map(|fault| flag(fault.name())).collect();
             write!(f, " --without {}", names.join(","))?;
         }
+        for (flag, skipped) in
+            [("faults", &self.skip_faults), ("operations", &self.skip_operations)]
+        {
+            if *skipped != Numbers::default() {
+                write!(f, " --skip-{flag} {skipped}")?;
+            }
+        }
         if let Some(mutant) = self.mutant {
             write!(f, " --mutant {}", flag(mutant.name()))?;
         }
@@ -96,6 +112,67 @@ impl fmt::Display for Plan {
             write!(f, " --blind")?;
         }
         Ok(())
+    }
+}
+
+/// Some of the numbers from 1 on, as a few ranges: `3,7-12`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Numbers(
+    /// First and last of each range: ascending, and with something between them.
+    Vec<(u64, u64)>,
+);
+
+impl Numbers {
+    /// These ranges, each with its first and its last.
+    pub fn of(mut ranges: Vec<(u64, u64)>) -> Numbers {
+        ranges.sort_unstable();
+        let mut joined: Vec<(u64, u64)> = Vec::with_capacity(ranges.len());
+        for (first, last) in ranges {
+            match joined.last_mut() {
+                Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
+                _ => joined.push((first, last)),
+            }
+        }
+        Numbers(joined)
+    }
+
+    /// Whether this is one of them.
+    pub fn contains(&self, number: u64) -> bool {
+        let place = self.0.partition_point(|(_, last)| *last < number);
+        self.0.get(place).is_some_and(|(first, _)| *first <= number)
+    }
+
+    /// These, and some more.
+    pub fn and(&self, more: &[u64]) -> Numbers {
+        let more = more.iter().map(|number| (*number, *number));
+        Numbers::of(self.0.iter().copied().chain(more).collect())
+    }
+}
+
+impl fmt::Display for Numbers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, (first, last)) in self.0.iter().enumerate() {
+            let comma = if place > 0 { "," } else { "" };
+            match first == last {
+                true => write!(f, "{comma}{first}")?,
+                false => write!(f, "{comma}{first}-{last}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Numbers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Numbers, String> {
+        let range = |part: &str| {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let range = (first.parse().ok()?, last.parse().ok()?);
+            (range.0 <= range.1).then_some(range)
+        };
+        let ranges: Option<Vec<(u64, u64)>> = text.split(',').map(range).collect();
+        ranges.map(Numbers::of).ok_or_else(|| format!("{text} are no numbers such as 3,7-12"))
     }
 }
 
@@ -114,6 +191,7 @@ mod tests {
         let small = Plan {
             roll: 2,
             without: vec![Fault::Loss, Fault::CutOneWay],
+            skip_faults: Numbers::of(vec![(3, 3), (7, 12)]),
             members: Some(3),
             clients: Some(1),
             workload: Some(Workload::Groups),
@@ -123,8 +201,21 @@ mod tests {
         assert_eq!(
             small.to_string(),
             "--seed 7 --seconds 4 --roll 2 --members 3 --clients 1 --workload groups \
-             --without loss,cut-one-way --mutant skip-a-sync"
+             --without loss,cut-one-way --skip-faults 3,7-12 --mutant skip-a-sync"
         );
+    }
+
+    #[test]
+    fn numbers_are_written_as_ranges() {
+        let some: Numbers = "9-12,3,1-2,10-20,30".parse().unwrap();
+        assert_eq!(some.to_string(), "1-3,9-20,30");
+        let found: Vec<u64> = (0..40).filter(|number| some.contains(*number)).collect();
+        assert_eq!(found, [1, 2, 3].into_iter().chain(9..=20).chain([30]).collect::<Vec<u64>>());
+        assert_eq!(some.and(&[4, 8, 29]).to_string(), "1-4,8-20,29-30");
+        assert_eq!(Numbers::default().to_string(), "");
+        for wrong in ["", "a", "3-", "7-3", "1,,2"] {
+            assert!(wrong.parse::<Numbers>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

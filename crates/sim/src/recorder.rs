@@ -182,7 +182,7 @@ impl Recorder {
             shard::Outcome::Refused(error) => {
                 Outcome::Refused { at: now, error: error.text().to_owned() }
             }
-            shard::Outcome::NotTaken(_) => Outcome::NotTaken,
+            shard::Outcome::NotTaken(_) | shard::Outcome::TurnedAway(_) => Outcome::NotTaken,
             shard::Outcome::Unknown => return,
         };
     }

@@ -1,5 +1,6 @@
 //! What is counted in a seed, what a seed says, and what many of them say together.
 
+use crate::arguments::Arguments;
 use crate::recorder::Judgement;
 use crate::scenario::{FAULTS, Fault};
 
@@ -21,6 +22,10 @@ pub struct Figures {
     pub events: u64,
     /// Messages between members.
     pub messages: u64,
+    /// Misfortunes that were due, also those that were left out.
+    pub misfortunes: u64,
+    /// Requests that were due in the storm, also those that were left out.
+    pub steps: u64,
     /// How often each kind of misfortune had an effect.
     pub fired: [u64; FAULTS.len()],
     /// Samples at which somebody waited for a slow disk.
@@ -53,6 +58,8 @@ pub struct Figures {
     pub elections: u64,
     /// Leases ended by a clock.
     pub expired: u64,
+    /// What clients asked, by the values of its fields.
+    pub arguments: Arguments,
     /// The kinds that were enabled.
     pub enabled: Vec<Fault>,
 }
@@ -99,6 +106,8 @@ impl Figures {
             outage_us,
             events,
             messages,
+            misfortunes,
+            steps,
             slow_samples,
             operations,
             succeeded,
@@ -115,6 +124,7 @@ impl Figures {
             elections,
             expired
         );
+        self.arguments.add(&other.arguments);
         for (sum, fired) in self.fired.iter_mut().zip(other.fired) {
             *sum += fired;
         }
@@ -153,6 +163,7 @@ impl Figures {
                 self.restarts, self.elections, self.sent, self.snapshots, self.releases
             ),
             format!("leases         {} expired", self.expired),
+            self.arguments.met().line(),
         ]
     }
 }

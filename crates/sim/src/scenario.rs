@@ -3,7 +3,7 @@
 use replica::{Config, Founder, Identity, Limits, SegmentBytes};
 
 use crate::checker::CLUSTER;
-use crate::plan::flag;
+use crate::plan::{Numbers, flag};
 use crate::random::Random;
 
 /// In one of so many seeds clients keep to groups of keys.
@@ -229,6 +229,10 @@ pub struct Scenario {
     pub mutant: Option<Mutant>,
     /// What the simulator itself sees is not told.
     pub blind: bool,
+    /// Single misfortunes that are left out.
+    pub skip_faults: Numbers,
+    /// Single requests that are left out.
+    pub skip_operations: Numbers,
     /// What all members are told at their start.
     pub config: Config,
 }
@@ -278,6 +282,8 @@ impl Scenario {
             workload: draw_workload(seed),
             mutant,
             blind: false,
+            skip_faults: Numbers::default(),
+            skip_operations: Numbers::default(),
             config: config(&mut random, tick_ms),
         }
         .with_load(&mut random)

@@ -12,7 +12,8 @@ use mvcc::{
     Event as Happened, Filter, History, KeyRange, Lagging, Portion, ReadError, Reader, WatcherSet,
 };
 use proto::etcdserverpb::request_op::Request as Op;
-use proto::etcdserverpb::{RangeRequest, TxnRequest};
+use proto::etcdserverpb::watch_create_request::FilterType;
+use proto::etcdserverpb::{RangeRequest, TxnRequest, WatchCreateRequest};
 use raft::{Index, NodeId};
 use replica::{
     Asker, Input, Lane, LeaseAnswer, LeaseAsk, LeaseQuestion, LeaseRefusal, LeaseTime, Proposal,
@@ -20,7 +21,10 @@ use replica::{
 };
 use state_machine::{Caller, Command, Effort, Error, Reply, Request as Wish};
 
+use crate::arguments::End;
 use crate::checker::answer_of;
+use crate::client::request_of;
+use crate::door;
 use crate::history::Answer;
 use crate::operator::OPERATOR;
 use crate::roster::Change;
@@ -67,19 +71,26 @@ pub enum Ask {
     Change(Change),
     /// To keep a lease alive.
     KeepAlive(i64),
+    /// How long a lease still lives.
+    TimeToLive {
+        /// Which.
+        lease: i64,
+        /// And which keys hang on it.
+        keys: bool,
+    },
+    /// Which leases there are.
+    Leases,
     /// To hand the leadership over.
     Transfer(NodeId),
     /// To watch.
     Watch {
         /// The client's name for the watch.
         id: u32,
-        /// The range.
-        key: Bytes,
-        /// Its end.
-        range_end: Bytes,
-        /// From this revision on; 0: from now on.
-        from: i64,
+        /// What.
+        asked: WatchCreateRequest,
     },
+    /// How far the watches of this connection are.
+    Progress,
     /// To watch no longer.
     Unwatch(u32),
     /// The connection is gone.
@@ -127,6 +138,8 @@ pub enum Outcome {
     Done(Option<Box<Reply>>),
     /// It was refused: by the state machine, with etcd's error.
     Refused(Error),
+    /// It was refused: at the door, with etcd's error, and nobody ever saw it.
+    TurnedAway(Error),
     /// It was refused: by the replica, before it was proposed.
     NotTaken(Refusal),
     /// Nobody knows: its deadline came first, or whoever should know was not there.
@@ -141,8 +154,19 @@ impl Outcome {
 
     fn of_lease(time: Option<LeaseTime>) -> Outcome {
         match time {
-            Some(LeaseTime::KeptAlive { .. }) => Outcome::Done(None),
-            _ => Outcome::Unknown,
+            Some(LeaseTime::KeptAlive { .. } | LeaseTime::Remaining { .. }) => Outcome::Done(None),
+            Some(LeaseTime::Unknown) => Outcome::Refused(Error::LeaseNotFound),
+            None => Outcome::Unknown,
+        }
+    }
+
+    /// As it is counted.
+    pub fn end(&self) -> End {
+        match self {
+            Outcome::Done(_) => End::Done,
+            Outcome::Refused(_) | Outcome::TurnedAway(_) => End::Refused,
+            Outcome::NotTaken(_) => End::NotTaken,
+            Outcome::Unknown => End::Unknown,
         }
     }
 }
@@ -162,6 +186,11 @@ pub enum Told {
         id: u32,
         /// From which revision on it will be told.
         from: i64,
+    },
+    /// A watch cannot be.
+    Rejected {
+        /// Which.
+        id: u32,
     },
     /// Events of a watch.
     Events {
@@ -193,6 +222,7 @@ impl Told {
             Told::Outcome { outcome, .. } if outcome.is_done() => "ok",
             Told::Outcome { .. } => "not ok",
             Told::Created { .. } => "created",
+            Told::Rejected { .. } => "rejected",
             Told::Events { .. } => "events",
             Told::Progress { .. } => "progress",
             Told::Canceled { .. } => "canceled",
@@ -227,6 +257,15 @@ pub enum Errand {
 /// A watcher: client, connection, the client's name for it.
 pub type WatchKey = (usize, u64, u32);
 
+/// What a watcher wants besides events.
+#[derive(Clone, Copy, Debug)]
+struct Extras {
+    /// What was there before.
+    prev_kv: bool,
+    /// To be told now and then how far it is.
+    progress: bool,
+}
+
 /// A question about a lease on its way to the leader and back.
 #[derive(Clone, Copy)]
 pub struct Forward {
@@ -234,6 +273,7 @@ pub struct Forward {
     from: (usize, u64, u8, u64),
     /// Which lease.
     pub lease: i64,
+    question: LeaseQuestion,
 }
 
 /// The state of a shard.
@@ -248,11 +288,12 @@ pub struct ShardState {
     pub turn_due: bool,
     watchers: WatcherSet<WatchKey>,
     reading: BTreeMap<WatchKey, ()>,
-    known: BTreeMap<WatchKey, ()>,
+    known: BTreeMap<WatchKey, Extras>,
     /// It takes nothing of the next batch that has something for it.
     slow: Option<WatchKey>,
     flag: bool,
-    questions: BTreeMap<u64, Call>,
+    /// Questions to the replica: of whom, and, if they can be passed on, what they are.
+    questions: BTreeMap<u64, (Call, Option<LeaseQuestion>)>,
     next_token: u64,
 }
 
@@ -287,6 +328,12 @@ impl ShardState {
             })
             .collect();
         format!("seen {}, flag {}, [{}]", self.watchers.seen(), self.flag, states.join("; "))
+    }
+
+    /// The watches of the connection on which something is asked.
+    fn watches_of(&self, call: Call) -> Vec<WatchKey> {
+        let (first, last) = ((call.client, call.conn, 0), (call.client, call.conn, u32::MAX));
+        self.known.range(first..=last).map(|(key, _)| *key).collect()
     }
 
     fn token(&mut self) -> u64 {
@@ -339,7 +386,7 @@ impl World {
                 }
             }
             ShardEvent::Forwarded(token, time) => {
-                if let Some(call) = self.shard(m, s).and_then(|s| s.questions.remove(&token)) {
+                if let Some((call, _)) = self.shard(m, s).and_then(|s| s.questions.remove(&token)) {
                     self.tell_outcome(m, call, Outcome::of_lease(time));
                 }
             }
@@ -355,7 +402,7 @@ impl World {
             shard.waiters.expired(now_ms).into_iter().map(|(_, call)| call).collect();
         late.extend(shard.reads.expired(now_ms).into_iter().map(|(call, _)| call));
         // A connection that takes nothing for a while makes its watchers lag.
-        if lagging && let Some((key, ())) = shard.known.first_key_value() {
+        if lagging && let Some((key, _)) = shard.known.first_key_value() {
             shard.slow = Some(*key);
         }
         for call in late {
@@ -373,16 +420,46 @@ impl World {
         let Some(shard) = self.shard(m, s) else { return };
         let told: Vec<(WatchKey, i64)> = shard
             .known
-            .keys()
-            .filter_map(|key| Some((*key, shard.watchers.progress(key)?)))
+            .iter()
+            .filter(|(_, extras)| extras.progress)
+            .filter_map(|(key, _)| Some((*key, shard.watchers.progress(key)?)))
             .collect();
         for (key, revision) in told {
             self.tell_watch(m, key, Told::Progress { id: key.2, revision });
         }
     }
 
+    /// Somebody asks how far all his watches are: he hears it when all of them have been told everything.
+    fn tell_progress_of_all(&mut self, m: usize, s: usize, call: Call) {
+        let Some(shard) = self.shard(m, s) else { return };
+        let keys = shard.watches_of(call);
+        let told = keys.iter().map(|key| shard.watchers.progress(key));
+        if let Some(revision) =
+            told.collect::<Option<Vec<i64>>>().and_then(|told| told.into_iter().min())
+        {
+            for key in keys {
+                self.tell_watch(m, key, Told::Progress { id: key.2, revision });
+            }
+        }
+    }
+
+    /// What a server looks at before anything else. The model says whether it is refused, and with which words.
+    fn admit(&mut self, m: usize, ask: Ask) -> Result<Ask, Error> {
+        let judged = request_of(&ask).map_or(Ok(()), |request| door::check(&request));
+        let admitted = at_door(ask);
+        let said = admitted.as_ref().map(|_| ()).map_err(|error| error.text());
+        if said != judged {
+            self.violate(format!("member {} says {said:?} at its door, not {judged:?}", m + 1));
+        }
+        admitted
+    }
+
     fn on_request(&mut self, m: usize, s: usize, request: Request) {
         let Request { call, ask } = request;
+        let ask = match self.admit(m, ask) {
+            Ok(ask) => ask,
+            Err(error) => return self.tell_outcome(m, call, Outcome::TurnedAway(error)),
+        };
         let deadline = self.now / 1_000
             + self.scenario.config.request_timeout_ticks() * self.scenario.config.tick_ms;
         match ask {
@@ -426,37 +503,43 @@ impl World {
                 }
             }
             Ask::KeepAlive(lease) => {
-                let Some(shard) = self.shard(m, s) else { return };
-                let token = shard.token();
-                shard.questions.insert(token, call);
-                let asker = Asker::Shard { shard: shard.number, token };
-                let question = LeaseQuestion::KeepAlive;
-                self.input(m, Input::Lease(LeaseAsk { asker, lease, question }));
+                self.ask_lease(m, s, call, lease, LeaseQuestion::KeepAlive);
+            }
+            // The keys are compared where they are read, whoever wants to know them.
+            Ask::TimeToLive { lease, .. } => {
+                self.ask_lease(m, s, call, lease, LeaseQuestion::TimeToLive);
+            }
+            Ask::Leases => {
+                self.compare_leases(m);
+                self.tell_outcome(m, call, Outcome::Done(None));
             }
             Ask::Transfer(to) => {
                 let Some(shard) = self.shard(m, s) else { return };
                 let token = shard.token();
-                shard.questions.insert(token, call);
+                shard.questions.insert(token, (call, None));
                 let asker = Asker::Shard { shard: shard.number, token };
                 self.input(m, Input::TransferLeader { asker, to });
             }
-            Ask::Watch { id, key, range_end, from } => {
-                let range = KeyRange::parse(key, range_end);
-                self.watch(m, s, (call.client, call.conn, id), range, from);
-            }
+            Ask::Watch { id, asked } => self.watch(m, s, (call.client, call.conn, id), asked),
+            Ask::Progress => self.tell_progress_of_all(m, s, call),
             Ask::Unwatch(id) => {
                 let key = (call.client, call.conn, id);
                 self.unwatch(m, s, key);
             }
             Ask::Gone => {
                 let Some(shard) = self.shard(m, s) else { return };
-                let first = (call.client, call.conn, 0);
-                let last = (call.client, call.conn, u32::MAX);
-                let keys: Vec<WatchKey> =
-                    shard.known.range(first..=last).map(|(key, ())| *key).collect();
+                let keys = shard.watches_of(call);
                 keys.into_iter().for_each(|key| self.unwatch(m, s, key));
             }
         }
+    }
+
+    fn ask_lease(&mut self, m: usize, s: usize, call: Call, lease: i64, question: LeaseQuestion) {
+        let Some(shard) = self.shard(m, s) else { return };
+        let token = shard.token();
+        shard.questions.insert(token, (call, Some(question)));
+        let asker = Asker::Shard { shard: shard.number, token };
+        self.input(m, Input::Lease(LeaseAsk { asker, lease, question }));
     }
 
     fn on_answer(&mut self, m: usize, s: usize, answer: replica::Answer) {
@@ -485,17 +568,19 @@ impl World {
                 let Asker::Shard { token, .. } = asker else { return };
                 match result {
                     Err(LeaseRefusal::Forward { leader }) => {
-                        self.forward(m, s, token, leader, lease);
+                        if let Some((_, Some(question))) = shard.questions.get(&token).copied() {
+                            self.forward(m, s, token, leader, (lease, question));
+                        }
                     }
                     other => {
-                        if let Some(call) = shard.questions.remove(&token) {
+                        if let Some((call, _)) = shard.questions.remove(&token) {
                             self.tell_outcome(m, call, Outcome::of_lease(other.ok()));
                         }
                     }
                 }
             }
             Answer::Transferred { token, result } => {
-                if let Some(call) = shard.questions.remove(&token) {
+                if let Some((call, _)) = shard.questions.remove(&token) {
                     let outcome = match result {
                         Ok(()) => Outcome::Done(None),
                         Err(why) => Outcome::NotTaken(why),
@@ -663,6 +748,8 @@ impl World {
         wanted: &Wanted,
         error: Error,
     ) -> Result<(), String> {
+        // In a transaction a negative revision lies below any mark.
+        let least = if matches!(wanted, Wanted::Txn(..)) { i64::MIN } else { 1 };
         let asked: Vec<i64> = match wanted {
             Wanted::Range(range) => vec![range.revision],
             Wanted::Members => Vec::new(),
@@ -677,7 +764,9 @@ impl World {
         };
         let mark = self.truth.model.mark();
         let fair = match error {
-            Error::Compacted => asked.iter().any(|asked| *asked > 0 && *asked < mark),
+            Error::Compacted => asked
+                .iter()
+                .any(|asked| *asked != 0 && *asked >= least && (*asked < mark || *asked < -1)),
             Error::FutureRevision => {
                 let least = if wanted.is_serializable() { 0 } else { call.revision };
                 asked.iter().any(|asked| *asked > least)
@@ -709,7 +798,16 @@ impl World {
         }
     }
 
-    fn watch(&mut self, m: usize, s: usize, key: WatchKey, range: KeyRange, from: i64) {
+    fn watch(&mut self, m: usize, s: usize, key: WatchKey, asked: WatchCreateRequest) {
+        let start = if asked.key.is_empty() { Bytes::from_static(&[0]) } else { asked.key };
+        let (range, from) = (KeyRange::parse(start, asked.range_end), asked.start_revision);
+        if from < 0 || range.is_empty() {
+            return self.tell_watch(m, key, Told::Rejected { id: key.2 });
+        }
+        let has = |filter: FilterType| asked.filters.contains(&(filter as i32));
+        let filter =
+            Filter { no_put: has(FilterType::Noput), no_delete: has(FilterType::Nodelete) };
+        let extras = Extras { prev_kv: asked.prev_kv, progress: asked.progress_notify };
         let view = self.view(m).clone();
         let Some(shard) = self.shard(m, s) else { return };
         if !mem::replace(&mut shard.flag, true) {
@@ -717,9 +815,9 @@ impl World {
             shard.watchers.begin(view.state.reader().revision());
         }
         let revision = view.state.reader().revision();
-        shard.watchers.insert(key, range, from, revision, Filter::default());
+        shard.watchers.insert(key, range, from, revision, filter);
         let from = if from == 0 { revision + 1 } else { from };
-        shard.known.insert(key, ());
+        shard.known.insert(key, extras);
         self.tell_watch(m, key, Told::Created { id: key.2, from });
         self.catch_up(m, s);
     }
@@ -751,13 +849,14 @@ impl World {
             shard.watchers.on_gap();
         }
         let mut told: Vec<(WatchKey, Told)> = Vec::new();
+        let ShardState { slow, known, watchers, .. } = shard;
         for batch in batches {
-            let slow = &mut shard.slow;
-            shard.watchers.on_batch(batch, &mut |key, events| {
+            watchers.on_batch(batch, &mut |key, events| {
                 if slow.take_if(|slow| slow == key).is_some() {
                     return Some(events[0].revision.main);
                 }
-                let events = carry(&reader, events.iter().copied());
+                let prev_kv = known.get(key).is_some_and(|extras| extras.prev_kv);
+                let events = carry(&reader, events.iter().copied(), prev_kv);
                 told.push((*key, Told::Events { id: key.2, events }));
                 None
             });
@@ -809,7 +908,8 @@ impl World {
         match history {
             Ok(history) => {
                 let events = shard.watchers.caught_up(&key, &history);
-                let events = carry(reader, events.into_iter());
+                let prev_kv = shard.known.get(&key).is_some_and(|extras| extras.prev_kv);
+                let events = carry(reader, events.into_iter(), prev_kv);
                 if !events.is_empty() {
                     self.tell_watch(m, key, Told::Events { id: key.2, events });
                 }
@@ -830,10 +930,17 @@ impl World {
         }
     }
 
-    fn forward(&mut self, m: usize, s: usize, token: u64, leader: NodeId, lease: i64) {
+    fn forward(
+        &mut self,
+        m: usize,
+        s: usize,
+        token: u64,
+        leader: NodeId,
+        (lease, question): (i64, LeaseQuestion),
+    ) {
         let to = leader as usize - 1;
         let life = self.members[m].life;
-        let forward = Forward { from: (m, life, s as u8, token), lease };
+        let forward = Forward { from: (m, life, s as u8, token), lease, question };
         match self.network.send(m, to, self.now) {
             crate::network::Fate::Arrives { at, .. } if self.members[to].is_up() => {
                 let whose = Whose::Life(to, self.members[to].life);
@@ -849,7 +956,7 @@ impl World {
         let ask = LeaseAsk {
             asker: Asker::Peer { token },
             lease: forward.lease,
-            question: LeaseQuestion::KeepAlive,
+            question: forward.question,
         };
         self.input(m, Input::Lease(ask));
     }
@@ -901,15 +1008,49 @@ fn read_history(
     reader.history(&lagging.range, lagging.next, PORTION, effort)
 }
 
-/// Events with what they replaced, as they travel to a client.
-fn carry<'e>(reader: &Reader, events: impl Iterator<Item = &'e Happened>) -> Vec<WatchEvent> {
+/// What a server checks of a request before anything else.
+fn at_door(ask: Ask) -> Result<Ask, Error> {
+    Ok(match ask {
+        Ask::Propose(wish, lane) => {
+            let wish = match wish {
+                Wish::Put(put) => Wish::try_from(put)?,
+                Wish::DeleteRange(delete) => Wish::try_from(delete)?,
+                Wish::Txn(txn) => Wish::txn(txn, door::TXN_OPS_MAX)?,
+                Wish::LeaseGrant(grant) if grant.ttl > state_machine::TTL_MAX => {
+                    return Err(Error::LeaseTtlTooLarge);
+                }
+                other => other,
+            };
+            Ask::Propose(wish, lane)
+        }
+        Ask::Read(Wanted::Range(range)) => {
+            state_machine::check_range(&range)?;
+            Ask::Read(Wanted::Range(range))
+        }
+        Ask::Read(Wanted::Txn(txn, serializable)) => match Wish::txn(txn, door::TXN_OPS_MAX)? {
+            Wish::Txn(txn) => Ask::Read(Wanted::Txn(txn, serializable)),
+            wish => Ask::Propose(wish, Lane::Ordinary),
+        },
+        other => other,
+    })
+}
+
+/// Events as they travel to a client, with what they replaced if it is wanted.
+fn carry<'e>(
+    reader: &Reader,
+    events: impl Iterator<Item = &'e Happened>,
+    prev_kv: bool,
+) -> Vec<WatchEvent> {
     events
         .map(|event| WatchEvent {
             main: event.revision.main,
             is_put: event.kind == mvcc::EventKind::Put,
             kv: event.kv.clone(),
             // It cannot be read when the disk is about to stop, and only then: the end of the process follows.
-            previous: reader.previous(event, Effort::Disk).map_err(drop),
+            previous: match prev_kv {
+                true => reader.previous(event, Effort::Disk).map_err(drop),
+                false => Ok(None),
+            },
         })
         .collect()
 }

@@ -4,12 +4,17 @@
 //! away, everything behind it happens otherwise, so a candidate is tried with some other dice too before it is given up.
 //! What fails becomes the run to be shrunk, until nothing can be taken from it or enough was tried. Which candidates are
 //! tried depends on the run alone, so a seed shrinks to the same plan each time.
+//!
+//! What is left is then shrunk by single misfortunes and requests: all of them are left out, then each half, each quarter,
+//! and so on down to one, whatever of it is not needed (Zeller's delta debugging). The others stay as they were drawn.
 
-use crate::plan::Plan;
-use crate::report::{Report, Verdict};
+use crate::plan::{Numbers, Plan};
+use crate::report::{Figures, Report, Verdict};
 
 /// So many runs are tried at most.
 const ATTEMPTS_MAX: u64 = 250;
+/// And so many more without single misfortunes and requests.
+const SINGLES_MAX: u64 = 150;
 /// So many other dice a candidate is tried with.
 const ROLLS: u64 = 4;
 /// So many words of a sentence say in which way a promise was broken.
@@ -34,7 +39,7 @@ pub fn shrink(plan: &Plan, report: &Report) -> Shrunk {
 fn shrink_by(plan: &Plan, report: &Report, run: &dyn Fn(&Plan) -> Report) -> Shrunk {
     let wanted = likeness(report).expect("only what is broken can be shrunk");
     let shrunk = Shrunk { plan: plan.clone(), report: report.clone(), attempts: 0 };
-    let mut search = Search { run, wanted, shrunk };
+    let mut search = Search { run, wanted, shrunk, attempts_max: ATTEMPTS_MAX };
     search.cut();
     loop {
         let before = search.shrunk.plan.clone();
@@ -43,21 +48,27 @@ fn shrink_by(plan: &Plan, report: &Report, run: &dyn Fn(&Plan) -> Report) -> Shr
         search.fewer_members();
         search.fewer_clients();
         if search.shrunk.plan == before || search.shrunk.attempts >= ATTEMPTS_MAX {
-            return search.shrunk;
+            break;
         }
     }
+    search.attempts_max = search.shrunk.attempts + SINGLES_MAX;
+    search.fewer_singles(|figures| figures.misfortunes, |plan| &mut plan.skip_faults);
+    search.fewer_singles(|figures| figures.steps, |plan| &mut plan.skip_operations);
+    search.cut();
+    search.shrunk
 }
 
 struct Search<'r> {
     run: &'r dyn Fn(&Plan) -> Report,
     wanted: String,
     shrunk: Shrunk,
+    attempts_max: u64,
 }
 
 impl Search<'_> {
     /// Whether this very run fails in the same way; if so, it is the one to go on with.
     fn attempt(&mut self, plan: Plan) -> bool {
-        if self.shrunk.attempts >= ATTEMPTS_MAX {
+        if self.shrunk.attempts >= self.attempts_max {
             return false;
         }
         self.shrunk.attempts += 1;
@@ -127,6 +138,36 @@ impl Search<'_> {
             }
         }
     }
+
+    /// Single ones of a kind are left out: whichever portions are not needed, the portions ever smaller.
+    fn fewer_singles(
+        &mut self,
+        count: fn(&Figures) -> u64,
+        skipped: fn(&mut Plan) -> &mut Numbers,
+    ) {
+        let mut plan = self.shrunk.plan.clone();
+        let before = skipped(&mut plan).clone();
+        let last = count(&self.shrunk.report.figures);
+        let mut left: Vec<u64> = (1..=last).filter(|number| !before.contains(*number)).collect();
+        let mut size = left.len();
+        while size > 0 {
+            let mut start = 0;
+            while start < left.len() {
+                let end = (start + size).min(left.len());
+                let mut plan = self.shrunk.plan.clone();
+                let numbers = skipped(&mut plan);
+                *numbers = numbers.and(&left[start..end]);
+                if self.attempt(plan) {
+                    left.drain(start..end);
+                    let last = count(&self.shrunk.report.figures);
+                    left.retain(|number| *number <= last);
+                } else {
+                    start = end;
+                }
+            }
+            size /= 2;
+        }
+    }
 }
 
 /// In which way a promise was broken: the sentence that says so, without what differs from run to run, which are numbers
@@ -158,7 +199,6 @@ pub fn likeness(report: &Report) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Figures;
     use crate::scenario::{FAULTS, Fault};
 
     fn report(broken: Option<String>, simulated_us: u64) -> Report {
@@ -222,6 +262,25 @@ mod tests {
         assert_eq!((scenario.members, scenario.clients), (3, 1));
         assert!(shrunk.attempts <= ATTEMPTS_MAX);
         assert!(shrunk.plan.without.len() < FAULTS.len());
+    }
+
+    /// A failure that needs two of thirty misfortunes, and three of two hundred requests, keeps these alone.
+    #[test]
+    fn single_ones_go_that_the_failure_does_not_need() {
+        let run = |plan: &Plan| {
+            let happens = |skipped: &Numbers, needed: &[u64]| {
+                needed.iter().all(|number| !skipped.contains(*number))
+            };
+            let fails = happens(&plan.skip_faults, &[5, 28])
+                && happens(&plan.skip_operations, &[1, 99, 150]);
+            let mut report = report(fails.then(|| "it is gone".to_owned()), 900_000);
+            (report.figures.misfortunes, report.figures.steps) = (30, 200);
+            report
+        };
+        let plan = Plan::new(1, 1);
+        let shrunk = shrink_by(&plan, &run(&plan), &run).plan;
+        assert_eq!(shrunk.skip_faults.to_string(), "1-4,6-27,29-30");
+        assert_eq!(shrunk.skip_operations.to_string(), "2-98,100-149,151-200");
     }
 
     /// What fails only with other dice is found too, and the seconds behind its failure are cut off.

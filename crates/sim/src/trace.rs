@@ -247,6 +247,7 @@ impl Event {
                         fields.push(("watch", u64::from(*id).into()));
                         fields.push(("from", (*from as u64).into()));
                     }
+                    Told::Rejected { id } => fields.push(("watch", u64::from(*id).into())),
                     Told::Events { id, events } => {
                         let last = events.last().map_or(0, |event| event.main);
                         fields.push(("watch", u64::from(*id).into()));
@@ -297,9 +298,13 @@ fn name_of(ask: &Ask) -> String {
     match ask {
         Ask::KeepAlive(lease) => format!("keep {lease:x} alive"),
         Ask::Transfer(to) => format!("hand over to member {to}"),
-        Ask::Watch { id, key, range_end, from } => {
-            format!("watch {id} of {} from {from}", Span(key, range_end))
+        Ask::TimeToLive { lease, .. } => format!("how long {lease:x} lives"),
+        Ask::Leases => "which leases there are".to_owned(),
+        Ask::Watch { id, asked } => {
+            let from = asked.start_revision;
+            format!("watch {id} of {} from {from}", Span(&asked.key, &asked.range_end))
         }
+        Ask::Progress => "how far all watches are".to_owned(),
         Ask::Unwatch(id) => format!("watch {id} no longer"),
         Ask::Gone => "the connection is gone".to_owned(),
         Ask::Change(change) => format!("{} ({})", change.name(), change.node),
@@ -356,7 +361,9 @@ impl World {
         self.trace(None, "told", || {
             let (outcome, why) = match outcome {
                 Outcome::Done(_) => ("done", String::new()),
-                Outcome::Refused(error) => ("refused", error.text().to_owned()),
+                Outcome::Refused(error) | Outcome::TurnedAway(error) => {
+                    ("refused", error.text().to_owned())
+                }
                 Outcome::NotTaken(refusal) => ("not taken", format!("{refusal:?}")),
                 Outcome::Unknown => ("unknown", String::new()),
             };

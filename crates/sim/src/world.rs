@@ -594,7 +594,17 @@ impl World {
         }
     }
 
-    fn compare_leases(&mut self, m: usize) {
+    /// The keys that this member has on a lease.
+    pub fn compare_lease_keys(&mut self, m: usize, lease: i64) {
+        let Some(view) = self.members[m].view() else { return };
+        let (revision, keys) = (view.state.revision(), view.state.lease_keys(lease));
+        let keys = keys.unwrap_or_default();
+        let kept = self.truth.check_lease_keys(m as u64 + 1, lease, revision, &keys);
+        self.expect(kept);
+    }
+
+    /// The leases that this member has, if it has applied everything.
+    pub fn compare_leases(&mut self, m: usize) {
         let Some(view) = self.members[m].view() else { return };
         let applied = view.applied().0;
         let ttl_min = self.scenario.lease_ttl_min();

@@ -58,6 +58,8 @@ fn what_is_not_understood_is_refused() {
         ("--without weather", "nothing is named weather"),
         ("--seed", "--seed needs a value"),
         ("--seeds 3 --trace /tmp/x", "a trace and a timeline are of one seed"),
+        ("--skip-faults 3-", "3- are no numbers such as 3,7-12"),
+        ("--seed 3 --arguments /tmp/x", "what is asked is counted of many seeds"),
     ] {
         let output = sim(words);
         assert_eq!(output.status.code(), Some(64), "{words}");

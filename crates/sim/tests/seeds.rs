@@ -24,6 +24,21 @@ fn short_storms_break_no_promise() {
     }
 }
 
+/// Whatever can be asked is asked, in a run that everybody can afford. (That every two values meet takes the run of each
+/// change: `sim --arguments`.)
+#[test]
+fn every_value_of_every_field_is_asked_for() {
+    let mut arguments = sim::Arguments::default();
+    for seed in 1..=30 {
+        let report = run(seed, 6, None);
+        check_kept(&report);
+        arguments.add(&report.figures.arguments);
+    }
+    let met = arguments.met();
+    assert!(met.values.all > 180, "{}", met.line());
+    assert_eq!(met.values.missed, [] as [&str; 0], "{}", met.line());
+}
+
 #[test]
 fn seeds_that_once_showed_something_stay_quiet() {
     for line in include_str!("../seeds.txt").lines().filter(|line| !line.starts_with('#')) {

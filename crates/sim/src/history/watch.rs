@@ -179,9 +179,16 @@ impl Watcher {
         changes.filter(|change| self.wants(&change.key, change.is_put)).collect()
     }
 
+    /// What was asked for, the first time.
+    pub fn asked(&self) -> &WatchCreateRequest {
+        &self.asked
+    }
+
     fn wants(&self, key: &Bytes, is_put: bool) -> bool {
         let unwanted = if is_put { FilterType::Noput } else { FilterType::Nodelete };
-        contains(&self.asked.key, &self.asked.range_end, key)
+        // The empty key stands for the first that there can be.
+        let start = if self.asked.key.is_empty() { &[0][..] } else { &self.asked.key[..] };
+        contains(start, &self.asked.range_end, key)
             && !self.asked.filters.contains(&(unwanted as i32))
     }
 

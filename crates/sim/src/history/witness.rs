@@ -128,6 +128,12 @@ impl Seen {
         Seen(seen)
     }
 
+    /// Something else returns, not before all others.
+    fn push(&mut self, at: u64, number: i64) {
+        let greatest = self.0.last().map_or(0, |(_, greatest)| *greatest);
+        self.0.push((at, greatest.max(number)));
+    }
+
     /// The greatest that had returned before `call`; 0 if nothing had.
     fn before(&self, call: u64) -> i64 {
         let count = self.0.partition_point(|(at, _)| *at < call);
@@ -281,9 +287,19 @@ impl Replay {
         Ok(replay)
     }
 
-    /// Every write that was acknowledged is in the log, once, and did there what was answered.
+    /// Every write that was acknowledged is in the log, once, and did there what was answered. Of equal requests whoever was
+    /// answered first takes the earliest entry that time allows: what had returned before its call is known by then.
     fn give_to_answered(&mut self, history: &[Operation]) -> Result<(), Verdict> {
+        let mut answered: Vec<(u64, usize)> = Vec::new();
         for (place, operation) in history.iter().enumerate() {
+            if let Outcome::Answered { at, .. } = operation.outcome {
+                answered.push((at, place));
+            }
+        }
+        answered.sort_unstable();
+        let mut taken = Seen(Vec::new());
+        for (at, place) in answered {
+            let operation = &history[place];
             let Outcome::Answered { answer, .. } = &operation.outcome else { continue };
             let revision = answer.revision();
             let Some(request) = answered_entry(&operation.request, answer) else { continue };
@@ -301,10 +317,13 @@ impl Replay {
                 }
                 entry
             } else if self.is_logged(&operation.request) {
+                let least = taken.before(operation.call);
                 let is_it = |entry: &usize| {
                     self.entries[*entry].revision == revision && self.reply(*entry).is_ok()
                 };
-                match self.free(&content).find(is_it) {
+                let in_time = |entry: &usize| is_it(entry) && number_of(*entry) > least;
+                let found = self.free(&content).find(in_time);
+                match found.or_else(|| self.free(&content).find(is_it)) {
                     Some(entry) => entry,
                     None => return broken(format!("{} is lost: it is not in the log", who())),
                 }
@@ -318,6 +337,7 @@ impl Replay {
                     who()
                 ));
             }
+            taken.push(at, number_of(entry));
             let wanted = self.reply(entry);
             let got = answer.clone().stripped();
             if wanted.as_ref().ok().and_then(Option::as_ref) != Some(&got) {
@@ -558,8 +578,10 @@ fn check_marks(history: &[Operation], seen: &Seen) -> Result<(), Verdict> {
                     ));
                 }
             }
+            // Of a mark at zero nobody can tell whether it was set at all.
             (Request::Compact(compaction), Outcome::Answered { answer, .. })
-                if compaction.revision <= mark || compaction.revision > answer.revision() =>
+                if mark > 0 && compaction.revision <= mark
+                    || compaction.revision > answer.revision() =>
             {
                 return broken(format!(
                     "{} moves the mark to {} at revision {}, and stood at {mark}",

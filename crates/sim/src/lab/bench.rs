@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
-use proto::etcdserverpb::{CompactionRequest, PutRequest, RangeRequest};
+use proto::etcdserverpb::{CompactionRequest, PutRequest, RangeRequest, WatchCreateRequest};
 use proto::mvccpb::KeyValue;
 use raft::{Index, MessageKind, RoleKind};
 use replica::{Config, Identity, Lane, SegmentBytes, Trace};
@@ -17,6 +17,7 @@ use state_machine::{Reply, Request as Wish};
 
 use crate::checker::CLUSTER;
 use crate::lab::telling;
+use crate::plan::Numbers;
 use crate::scenario::{Mutant, Scenario, Workload};
 use crate::script::{Script, What};
 use crate::shard::{Ask, Outcome, Told, Wanted};
@@ -319,8 +320,8 @@ impl Lab {
                 self.says(at_us, format!("← watch {id} ends: compacted at {mark}"));
                 self.news.entry(id).or_default().push(News::Canceled { mark });
             }
-            // It comes when the simulator likes, and says nothing here.
-            Told::Progress { .. } => {}
+            // It comes when the simulator likes, and says nothing here; and experiments watch what can be watched.
+            Told::Progress { .. } | Told::Rejected { .. } => {}
         }
     }
 
@@ -427,7 +428,15 @@ impl Lab {
         let since = if from == 0 { String::new() } else { format!(" --rev={from}") };
         let text = format!("watch {id}:{since} {key} → {}", member + 1);
         let (key, range_end) = (key.to_owned().into(), end.to_owned().into());
-        self.ask(member, text, Ask::Watch { id, key, range_end, from });
+        let asked = WatchCreateRequest {
+            key,
+            range_end,
+            start_revision: from,
+            prev_kv: true,
+            progress_notify: true,
+            ..WatchCreateRequest::default()
+        };
+        self.ask(member, text, Ask::Watch { id, asked });
     }
 
     fn ask(&mut self, member: usize, text: String, ask: Ask) -> Op {
@@ -744,6 +753,8 @@ fn scenario(seed: u64, mutant: Option<Mutant>) -> Scenario {
         workload: Workload::Everything,
         mutant,
         blind: false,
+        skip_faults: Numbers::default(),
+        skip_operations: Numbers::default(),
         config,
     }
 }

@@ -235,7 +235,7 @@ pub fn outcome(outcome: &Outcome) -> String {
             }
             reply => format!("← OK, revision {}", revision(reply)),
         },
-        Outcome::Refused(error) => format!("← {}", error.text()),
+        Outcome::Refused(error) | Outcome::TurnedAway(error) => format!("← {}", error.text()),
         Outcome::NotTaken(why) => format!("← {why:?}"),
         Outcome::Unknown => "← request timed out".to_owned(),
     }
