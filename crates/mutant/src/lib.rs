@@ -115,6 +115,8 @@ mutants! {
     FrameBeforeLog, "C13";
     /// The log is marked, and released, at a place that the store has not reached.
     MarkBeforeStore, "C13";
+    /// The record of a received snapshot is not synced before it is acknowledged.
+    SnapshotRecordUnsynced, "C02";
     /// The name of a received snapshot is not made durable.
     ReceivedNameUnsynced, "C14";
     /// A new leader ends leases by its own clock as it ran before it led.
@@ -131,6 +133,8 @@ mutants! {
     TombstoneTooEarly, "C62";
     /// A start forgets how often a key was changed.
     VersionForgotten, "C22";
+    /// A start forgets what was compacted.
+    MarkForgotten, "C05";
     /// The hash of the keyspace does not count deletions.
     HashWithoutTombstones, "C110";
     /// The last event of a batch is not told.

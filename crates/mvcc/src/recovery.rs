@@ -122,6 +122,7 @@ impl Recovery {
         if let Some(error) = self.error {
             return Err(error);
         }
+        let compact_revision = if mutant::is(Mutant::MarkForgotten) { 0 } else { compact_revision };
         let published = revision.max(self.highest).max(1);
         let mark = if compact_revision > 0 { compact_revision } else { -1 };
         if mark > published {

@@ -692,7 +692,8 @@ impl Pipeline {
         }
         let sequence = self.log.next_sequence;
         self.log.next_sequence += 1;
-        let sync = ready.must_sync || snapshot.is_some();
+        let unsynced = mutant::is(Mutant::SnapshotRecordUnsynced);
+        let sync = ready.must_sync || snapshot.is_some() && !unsynced;
         self.log.in_flight.push_back(InFlight {
             sequence,
             range,
