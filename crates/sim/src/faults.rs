@@ -10,7 +10,7 @@ use crate::member::Member;
 use crate::network::MEMBERS_EVER;
 use crate::random::Random;
 use crate::report::Figures;
-use crate::scenario::{Fault, Scenario};
+use crate::scenario::{Fault, SPOILERS, Scenario};
 use crate::shard::Forward;
 use crate::world::{Event, Phase, Whose, World};
 
@@ -196,23 +196,44 @@ impl World {
                     self.after(4 * lasts, Whose::Member(m), Event::DiskRecovers);
                 }
             }
-            Fault::Rot => {
-                let rotten = |m: &usize| self.members[*m].is_rotten();
-                let spoilt: Vec<usize> = (0..self.members.len()).filter(rotten).collect();
-                let victim = self.victim();
-                let m = match self.survives(None, Some(victim)) {
-                    true => victim,
-                    false if spoilt.is_empty() => return,
-                    false => *self.faults.random.pick(&spoilt),
-                };
-                if !self.members[m].is_gone() && !self.members[m].is_excused() {
-                    self.members[m].rot();
+            Fault::Rot | Fault::LostWrites | Fault::MisdirectedWrites | Fault::WipedDisk => {
+                let Some(m) = self.to_spoil(fault) else { return };
+                if self.members[m].is_gone() || self.members[m].is_excused() {
+                    return;
+                }
+                if fault == Fault::WipedDisk {
+                    self.kill(m, false);
+                    self.members[m].wipe();
+                } else {
+                    self.members[m].spoil(fault);
                     // Who starts again reads it sooner than who goes on.
-                    if self.members[m].is_up() && self.faults.random.chance(0.5) {
-                        self.kill(m, false);
-                        let delay = self.faults.down_time();
-                        self.after(delay, Whose::Member(m), Event::Start);
+                    if !self.members[m].is_up() || self.faults.random.chance(0.5) {
+                        return;
                     }
+                    self.kill(m, false);
+                }
+                let delay = self.faults.down_time();
+                self.after(delay, Whose::Member(m), Event::Start);
+            }
+            Fault::SwappedDisks => {
+                let sound = |m: &usize| {
+                    let member = &self.members[*m];
+                    member.is_up() && !member.is_excused() && !member.is_rotten()
+                };
+                let mut sound: Vec<usize> = (0..self.members.len()).filter(sound).collect();
+                if sound.len() < 2 {
+                    return;
+                }
+                let pair: Vec<usize> = (0..2)
+                    .map(|_| {
+                        sound.swap_remove(self.faults.random.below(sound.len() as u64) as usize)
+                    })
+                    .collect();
+                pair.iter().for_each(|m| self.kill(*m, false));
+                self.swap_disks(pair[0], pair[1]);
+                for m in pair {
+                    let delay = self.faults.down_time();
+                    self.after(delay, Whose::Member(m), Event::Start);
                 }
             }
             Fault::Membership => self.operate(),
@@ -229,6 +250,21 @@ impl World {
                 self.figures.fired[fault as usize] += 1;
                 self.after(lasts, Whose::Member(m), Event::DiskRecovers);
             }
+        }
+    }
+
+    /// Whose disk a misfortune of this kind spoils: always the same one's, once there is one; else somebody's without whom a
+    /// majority of sound disks is left. A kind takes more of them if it is the only one of its kind in the seed.
+    fn to_spoil(&mut self, fault: Fault) -> Option<usize> {
+        let by = |m: &usize| self.members[*m].spoilt() == Some(fault);
+        let spoilt: Vec<usize> = (0..self.members.len()).filter(by).collect();
+        let others = SPOILERS.iter().any(|of| *of != fault && self.faults.is_enabled(*of));
+        let victim = self.victim();
+        let is_new = !self.members[victim].is_rotten() && (spoilt.is_empty() || !others);
+        match is_new && self.survives(None, Some(victim)) {
+            true => Some(victim),
+            false if spoilt.is_empty() => None,
+            false => Some(*self.faults.random.pick(&spoilt)),
         }
     }
 

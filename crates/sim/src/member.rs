@@ -149,8 +149,8 @@ pub struct Member {
     failing: bool,
     /// The disk has no room, or hardly any.
     full: bool,
-    /// A byte of its disk has changed by itself.
-    rotten: bool,
+    /// What has spoilt its disk, and whether it was wiped at that.
+    spoilt: Option<Fault>,
     /// It is out of service for good.
     gone: bool,
     /// Somebody has started it once, or will.
@@ -179,7 +179,7 @@ impl Member {
             doomed: false,
             failing: false,
             full: false,
-            rotten: false,
+            spoilt: None,
             gone: false,
             begun: m < scenario.members,
             rots: root.child("rot", m as u64),
@@ -226,7 +226,12 @@ impl Member {
 
     /// Whether what it reads may be damaged: whoever says so is excused.
     pub fn is_rotten(&self) -> bool {
-        self.rotten
+        self.spoilt.is_some()
+    }
+
+    /// What has spoilt its disk.
+    pub fn spoilt(&self) -> Option<Fault> {
+        self.spoilt
     }
 
     /// Whether it is out of service for good.
@@ -234,9 +239,48 @@ impl Member {
         self.gone
     }
 
-    /// One bit of its disk changes: of any file but what stands behind the log's last sync mark, where rot cannot be told
-    /// from a torn write (docs/format/wal.md).
-    pub fn rot(&mut self) {
+    /// Something is wrong with what its disk holds: one bit changes, a sector that was written and synced is not there, or is
+    /// somewhere else. In any file but behind the log's last sync mark, where rot cannot be told from a torn write
+    /// (docs/format/wal.md).
+    pub fn spoil(&mut self, fault: Fault) {
+        let files = self.settled_files();
+        let sector = self.memory.sector_bytes();
+        // What was never written cannot be lost: it is tried a few times.
+        for _ in 0..8 {
+            let places = files.iter().filter(|(_, len)| fault == Fault::Rot || *len >= sector);
+            let places: Vec<&(PathBuf, u64)> = places.collect();
+            if places.is_empty() {
+                return;
+            }
+            let (path, len) = *self.rots.pick(&places);
+            let whole = |random: &mut Random, len: u64| random.below(len / sector) * sector;
+            let is_spoilt = match fault {
+                Fault::Rot => {
+                    let (at, bit) = (self.rots.below(*len), self.rots.below(8));
+                    self.memory.rot(path, at, 1 << bit);
+                    true
+                }
+                Fault::LostWrites => {
+                    let at = whole(&mut self.rots, *len);
+                    self.memory.lose(path, at)
+                }
+                _ => {
+                    let (other, room) = *self.rots.pick(&places);
+                    let from = whole(&mut self.rots, *len);
+                    let to = whole(&mut self.rots, *room);
+                    (path, from) != (other, to) && self.memory.misdirect((path, from), (other, to))
+                }
+            };
+            if is_spoilt {
+                self.spoilt = Some(fault);
+                return;
+            }
+        }
+    }
+
+    /// The files of the log and the store, and how much of each is vouched for by the log's last sync mark, or is not the
+    /// log's.
+    fn settled_files(&self) -> Vec<(PathBuf, u64)> {
         let disk = self.memory.fork();
         disk.set_capacity(None);
         let mut bytes: Vec<(PathBuf, u64)> = Vec::new();
@@ -258,13 +302,14 @@ impl Member {
             last.expect("a file of the log").1 = mark.offset;
         }
         bytes.retain(|(_, len)| *len > 0);
-        if bytes.is_empty() {
-            return;
-        }
-        let (path, len) = self.rots.pick(&bytes).clone();
-        let (at, bit) = (self.rots.below(len), self.rots.below(8));
-        self.memory.rot(&path, at, 1 << bit);
-        self.rotten = true;
+        bytes
+    }
+
+    /// Its disk is replaced by an empty one.
+    pub fn wipe(&mut self) {
+        let sector = self.memory.sector_bytes() as usize;
+        self.memory = Memory::with_sectors(self.rots.next(), sector);
+        self.spoilt = Some(Fault::WipedDisk);
     }
 
     /// Lets the changing operation of its disk so many from now fail, once.
@@ -422,6 +467,9 @@ impl World {
         if self.members[m].is_up() || self.members[m].gone {
             return;
         }
+        if self.members[m].spoilt == Some(Fault::WipedDisk) {
+            return self.start_as_new(m);
+        }
         let lies = self.scenario.mutant == Some(Mutant::SkipSync);
         let now = self.now;
         let member = &mut self.members[m];
@@ -443,17 +491,13 @@ impl World {
         let vfs: Arc<dyn Vfs> = Arc::new(member.disk.clone());
         let known = replica::identity(&*vfs, &config.data_dir, None);
         let had_log = matches!(known, Ok(Some(_)));
-        // As the server: a founder brings the list of founders to every start.
-        let bootstrap = match m < self.scenario.members {
-            true => Bootstrap::New(self.scenario.founders()),
-            false => Bootstrap::Join,
-        };
+        let bootstrap = self.scenario.bootstrap_of(m);
         let opened = replica::open(vfs, config, bootstrap);
         let opened = match opened {
             Ok(opened) => opened,
             Err(_) if member.doomed => return self.power_goes(m),
             Err(_) if member.is_excused() => return self.disk_failed(m),
-            Err(_) if member.rotten => return self.damage_is_found(m),
+            Err(_) if member.is_rotten() => return self.damage_is_found(m),
             Err(error) => {
                 return self.violate(format!("member {} does not start: {error}", m + 1));
             }
@@ -465,7 +509,7 @@ impl World {
         let looked_at = if had_log { before } else { member.memory.fork() };
         match found(&looked_at, &opened) {
             Ok(found) => {
-                if self.members[m].rotten {
+                if self.members[m].is_rotten() {
                     self.truth.on_rot(m);
                 }
                 let kept = self.truth.on_restart(m, &found);
@@ -512,6 +556,39 @@ impl World {
         self.soon(m, phase % SHARD_TICK_US, Event::ShardTick);
         self.remember(Some(m), "started", life, 0);
         self.wake(m);
+    }
+
+    /// Somebody starts a member whose disk was replaced as he always did. The server asks the others before it founds a
+    /// cluster, and one that runs already refuses whoever was part of it; nobody is asked in vain here.
+    fn start_as_new(&mut self, m: usize) {
+        let knows = |other: &usize| {
+            *other != m && self.members[*other].is_up() && self.network.is_whole(m, *other)
+        };
+        match (0..self.members.len()).find(knows) {
+            Some(_) => self.damage_is_found(m),
+            None => self.after(500_000, Whose::Member(m), Event::Start),
+        }
+    }
+
+    /// Two members, both down, are started on each other's disks. Neither may take the other's for its own.
+    pub fn swap_disks(&mut self, one: usize, other: usize) {
+        for (m, of) in [(one, other), (other, one)] {
+            let disk: Arc<dyn Vfs> = Arc::new(self.members[of].memory.clone());
+            let config = self.scenario.config_of(m, self.members[m].life + 1, self.now);
+            let owner = self.scenario.config_of(of, self.members[of].life + 1, self.now);
+            // One that has never been started belongs to nobody.
+            if !matches!(replica::identity(&*disk, &owner.data_dir, None), Ok(Some(_))) {
+                continue;
+            }
+            match replica::open(disk, config, self.scenario.bootstrap_of(m)) {
+                Ok(_) => self.violate(format!(
+                    "member {} starts on the disk of member {}",
+                    m + 1,
+                    of + 1
+                )),
+                Err(_) => self.figures.fired[Fault::SwappedDisks as usize] += 1,
+            }
+        }
     }
 
     /// The process ends at once.
@@ -576,7 +653,7 @@ impl World {
 
     /// What it read was damaged, and it said so and ended, or refused to start.
     fn damage_is_found(&mut self, m: usize) {
-        self.figures.fired[Fault::Rot as usize] += 1;
+        self.reads_rot(m);
         self.retire(m);
     }
 
@@ -839,8 +916,7 @@ impl World {
                 "member {} acknowledged {acknowledged}, and its log ends with {last}",
                 m + 1
             )),
-            Notice::Damage(_) if self.members[m].rotten => {
-                self.figures.fired[Fault::Rot as usize] += 1;
+            Notice::Damage(_) if self.reads_rot(m) => {
                 self.remember(Some(m), "found damage", 0, 0);
             }
             // Looked for in the moment at which the disk stopped, or failed.
@@ -866,7 +942,7 @@ impl World {
             self.power_goes(m);
         } else if self.members[m].is_excused() {
             self.disk_failed(m);
-        } else if self.members[m].rotten {
+        } else if self.members[m].is_rotten() {
             self.damage_is_found(m);
         } else {
             self.violate(format!("member {} failed, and nothing explains it: {failure}", m + 1));
@@ -1235,11 +1311,13 @@ impl World {
         }
     }
 
-    /// Whether a read of this member's disk may fail because of rot; it is noted that it did.
+    /// Whether a read of this member's disk may fail because of what has spoilt it; it is noted that it did.
     pub fn reads_rot(&mut self, m: usize) -> bool {
-        let rotten = self.members[m].rotten;
-        self.figures.fired[Fault::Rot as usize] += u64::from(rotten);
-        rotten
+        let spoilt = self.members[m].spoilt;
+        if let Some(fault) = spoilt {
+            self.figures.fired[fault as usize] += 1;
+        }
+        spoilt.is_some()
     }
 
     /// A snapshot has been sent, or has not.

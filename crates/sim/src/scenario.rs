@@ -1,6 +1,6 @@
 //! What a seed is about: everything that is drawn before the first event.
 
-use replica::{Config, Founder, Identity, Limits, SegmentBytes};
+use replica::{Bootstrap, Config, Founder, Identity, Limits, SegmentBytes};
 
 use crate::checker::CLUSTER;
 use crate::plan::{Numbers, flag};
@@ -40,10 +40,18 @@ pub enum Fault {
     Membership,
     /// Clocks run at different speeds, up to a tenth too fast or too slow, all the time.
     ClockDrift,
+    /// Writes of a minority's disks that were synced never arrived.
+    LostWrites,
+    /// Writes of a minority's disks that were synced arrived elsewhere.
+    MisdirectedWrites,
+    /// A member is started on an empty disk as if it were new.
+    WipedDisk,
+    /// Two members are started on each other's disks.
+    SwappedDisks,
 }
 
 /// All of them, in the order of their numbers.
-pub const FAULTS: [Fault; 14] = [
+pub const FAULTS: [Fault; 18] = [
     Fault::Loss,
     Fault::Doubling,
     Fault::Reordering,
@@ -58,7 +66,15 @@ pub const FAULTS: [Fault; 14] = [
     Fault::Rot,
     Fault::Membership,
     Fault::ClockDrift,
+    Fault::LostWrites,
+    Fault::MisdirectedWrites,
+    Fault::WipedDisk,
+    Fault::SwappedDisks,
 ];
+
+/// Those that cost a disk. Of them happen no more in a seed than there may be disks that cannot be relied on.
+pub const SPOILERS: [Fault; 4] =
+    [Fault::Rot, Fault::LostWrites, Fault::MisdirectedWrites, Fault::WipedDisk];
 
 /// The first so many are drawn together; what came later is drawn apart, so that seeds keep what they are about.
 const DRAWN_TOGETHER: usize = 9;
@@ -83,6 +99,10 @@ impl Fault {
             Fault::Rot => "rot",
             Fault::Membership => "joining and leaving",
             Fault::ClockDrift => "clock drift",
+            Fault::LostWrites => "lost writes",
+            Fault::MisdirectedWrites => "misdirected writes",
+            Fault::WipedDisk => "wiped disk",
+            Fault::SwappedDisks => "swapped disks",
         }
     }
 
@@ -93,10 +113,10 @@ impl Fault {
 
     /// How many members it takes: two for what happens between them, three if there must be others with the data.
     pub fn members_needed(self) -> usize {
-        use Fault::{CutBoth, CutOneWay, Doubling, Loss, Reordering, Rot};
+        use Fault::{CutBoth, CutOneWay, Doubling, Loss, Reordering, SwappedDisks};
         match self {
-            Loss | Doubling | Reordering | CutBoth | CutOneWay => 2,
-            Rot => 3,
+            Loss | Doubling | Reordering | CutBoth | CutOneWay | SwappedDisks => 2,
+            spoiler if SPOILERS.contains(&spoiler) => 3,
             _ => 1,
         }
     }
@@ -258,6 +278,16 @@ impl Scenario {
         let by_name = |fault: &Fault| Random::new(seed).child(fault.name(), 0).chance(0.5);
         faults.extend(FAULTS[DRAWN_BY_NAME..].iter().copied().filter(by_name));
         faults.retain(|fault| members >= fault.members_needed());
+        let mut spared = Random::new(seed).child("spoilers", 0);
+        loop {
+            let drawn: Vec<Fault> =
+                SPOILERS.into_iter().filter(|fault| faults.contains(fault)).collect();
+            if drawn.len() <= (members - 1) / 2 {
+                break;
+            }
+            let spared = *spared.pick(&drawn);
+            faults.retain(|fault| *fault != spared);
+        }
         Scenario {
             seed,
             roll: 0,
@@ -339,6 +369,14 @@ impl Scenario {
         config.seed = self.root().child("raft", (member as u64) << 32 | life).next();
         config.start_ms = 1_700_000_000_000 + now_us / 1_000;
         config
+    }
+
+    /// As the server: a founder brings the list of founders to every start.
+    pub fn bootstrap_of(&self, member: usize) -> Bootstrap {
+        match member < self.members {
+            true => Bootstrap::New(self.founders()),
+            false => Bootstrap::Join,
+        }
     }
 
     /// The founders of the cluster.

@@ -281,6 +281,11 @@ impl Memory {
         digest.finish()
     }
 
+    /// How long a sector is.
+    pub fn sector_bytes(&self) -> u64 {
+        self.disk().sector_bytes as u64
+    }
+
     /// Rot: changes the byte at `offset` of a file, live and durable, by exclusive or. Panics if there is no
     /// such byte.
     pub fn rot(&self, path: &Path, offset: u64, mask: u8) {
@@ -295,6 +300,31 @@ impl Memory {
             bytes[at] ^= mask;
             content.sectors.insert(sector, bytes.into());
         }
+    }
+
+    /// A write that never arrived, though it was synced: the sector in which `offset` lies holds what it held before
+    /// anything was written there. False if it makes no difference. Panics if there is no such file.
+    pub fn lose(&self, path: &Path, offset: u64) -> bool {
+        let mut disk = self.disk();
+        let sector_bytes = disk.sector_bytes;
+        let node = disk.find(path).expect("a file to lose from");
+        let file = disk.file_mut(node).expect("a file to lose from");
+        file.replace(offset / sector_bytes as u64, vec![0; sector_bytes].into(), sector_bytes)
+    }
+
+    /// A write that arrived elsewhere: the sector in which `from` lies is lost, and what it held is found where `to`
+    /// lies. False if it makes no difference. Panics if there are no such files.
+    pub fn misdirect(&self, from: (&Path, u64), to: (&Path, u64)) -> bool {
+        let mut disk = self.disk();
+        let sector_bytes = disk.sector_bytes;
+        let node = disk.find(from.0).expect("a file to lose from");
+        let file = disk.file_mut(node).expect("a file to lose from");
+        let content = file.live.sector(from.1 / sector_bytes as u64, sector_bytes);
+        let node = disk.find(to.0).expect("a file to find it in");
+        let file = disk.file_mut(node).expect("a file to find it in");
+        let arrives = file.replace(to.1 / sector_bytes as u64, content.into(), sector_bytes);
+        drop(disk);
+        arrives && self.lose(from.0, from.1)
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
@@ -1148,6 +1178,15 @@ impl Inode {
                 self.change_len(offset);
             }
         }
+    }
+
+    /// A sector becomes another, live and durable. Whether that was a change.
+    fn replace(&mut self, sector: u64, content: Arc<[u8]>, sector_bytes: usize) -> bool {
+        let held = self.live.sector(sector, sector_bytes);
+        for of in [&mut self.live, &mut self.durable] {
+            of.sectors.insert(sector, content.clone());
+        }
+        held[..] != content[..]
     }
 
     fn set_len(&mut self, len: u64, sector_bytes: usize) {
