@@ -16,12 +16,19 @@ fn check_kept(report: &Report) {
 
 #[test]
 fn short_storms_break_no_promise() {
+    let mut led = 0;
     for seed in 1..=12 {
         let report = run(seed, 4, None);
         check_kept(&report);
-        assert!(report.figures.acknowledged > 0, "seed {seed}: nobody could write");
-        assert!(report.figures.checked > 0, "seed {seed}: nothing was compared");
+        let figures = &report.figures;
+        assert!(figures.checked > 0, "seed {seed}: nothing was compared");
+        // A short storm may be one outage.
+        if figures.available_us >= 500_000 {
+            led += 1;
+            assert!(figures.acknowledged > 0, "seed {seed}: nobody could write");
+        }
     }
+    assert!(led >= 9, "in {led} of twelve storms somebody led");
 }
 
 /// Whatever can be asked is asked, in a run that everybody can afford. (That every two values meet takes the run of each
