@@ -71,6 +71,8 @@ mutants! {
     AppendUnmatched, "thesis §3.5";
     /// A follower drops what follows an append, also where that is equal to what it has.
     TruncateMatching, "C51";
+    /// A follower takes a snapshot although it has more than that.
+    SnapshotOverNewer, "C57";
     /// An entry that is missing has term zero.
     MissingTermIsZero, "C36";
     /// Entries are applied before they are committed.
@@ -109,6 +111,10 @@ mutants! {
     RowRises, "C62";
     /// Old segments go before that is durable on account of which records in them were dropped.
     ReclaimUnsynced, "C12";
+    /// Old segments go before the copy of what lives in them is durable.
+    CopyUnsynced, "C03";
+    /// A received state keeps the applied index of the one that it replaces.
+    ReceivedIndexForgotten, "C10";
 
     // --- replica ---
     /// A frame is written before the log has its entries.
@@ -159,6 +165,10 @@ mutants! {
     IgnoreRevision, "";
 
     // --- state_machine ---
+    /// Of several bounds of a range the first alone counts.
+    OneBoundCounts, "C114";
+    /// What is sorted downwards is cut off before it is sorted.
+    LimitBeforeSort, "C114";
     /// A compare takes greater for less.
     CompareReversed, "";
     /// A transaction is done without looking whether all of it can be done.

@@ -151,7 +151,8 @@ impl Raft {
 
     fn restore(&mut self, snapshot: Snapshot) -> Result<bool, StepError> {
         let SnapshotMetadata { conf_state, index, term } = &snapshot.metadata;
-        if *index <= self.log.committed() {
+        let goes_back = mutant::is(Mutant::SnapshotOverNewer);
+        if *index <= self.log.committed() && !goes_back {
             return Ok(false);
         }
         let id = self.config.id;
@@ -159,7 +160,7 @@ impl Raft {
         if !named.iter().any(|set| set.contains(&id)) {
             return Ok(false);
         }
-        if self.log.matches(*index, *term) {
+        if self.log.matches(*index, *term) && !goes_back {
             // All of it is here; only that it is committed was not known.
             self.log.commit_to(*index);
             return Ok(false);

@@ -9,6 +9,7 @@
 use std::cmp::Ordering;
 
 use bytes::Bytes;
+use mutant::Mutant;
 use mvcc::{Item, KeyRange, RangeQuery, RangeResult};
 use prost::Message;
 use proto::etcdserverpb::range_request::{SortOrder, SortTarget};
@@ -104,6 +105,12 @@ pub(crate) fn range(keys: &mut impl Keys, request: &RangeRequest) -> Result<Rang
         found.items.clear();
     }
     filter(&mut found.items, request);
+    if mutant::is(Mutant::LimitBeforeSort)
+        && limit > 0
+        && request.sort_order == SortOrder::Descend as i32
+    {
+        found.items.truncate(limit.saturating_add(1));
+    }
     sort(&mut found.items, request);
     let more = limit > 0 && found.items.len() > limit;
     if more {
@@ -137,6 +144,9 @@ fn filter(items: &mut Vec<Item>, request: &RangeRequest) {
     }
     let above = |revision, min| min == 0 || revision >= min;
     let below = |revision, max| max == 0 || revision <= max;
+    if mutant::is(Mutant::OneBoundCounts) && request.min_mod_revision != 0 {
+        return items.retain(|item| above(item.revision.main, request.min_mod_revision));
+    }
     items.retain(|item| {
         below(item.revision.main, request.max_mod_revision)
             && above(item.revision.main, request.min_mod_revision)

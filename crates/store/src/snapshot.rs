@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use mutant::Mutant;
 
 use crate::copy::{CopyWriter, Whole};
 use crate::error::{ImportError, ReadError};
@@ -463,7 +464,10 @@ impl Flusher {
         let manifest = Manifest {
             identity: self.identity,
             generation: self.manifest.generation + 1,
-            applied: (header.applied_index, header.applied_term),
+            applied: match mutant::is(Mutant::ReceivedIndexForgotten) {
+                false => (header.applied_index, header.applied_term),
+                true => self.applied,
+            },
             revision: header.revision,
             compact_revision: header.compact_revision,
             growing,
