@@ -189,6 +189,22 @@ pub struct Raft {
     hard_state: HardState,
 }
 
+/// Up to where a log speaks for itself: of the membership changes in it all but the last are committed, for a leader appends
+/// one only when it has applied those before it (thesis §4.1). Whoever loses the commit index that came with a change, in a
+/// crash that tore what was written last, would else count votes as before both:
+///
+///  1. Of A, B and C, A leads, and adds D; A, B and C commit that. Then it adds E: A, B and D have that entry, and commit it.
+///     C has it too, but crashes while it writes it; the entry is kept, and that the first one is committed is lost.
+///  2. A, D and E, a majority of the five, commit the next entry.
+///  3. C asks B for its vote, and takes the two of them for a majority. Neither has that entry.
+fn committed_by_a_later_change(config: &Config, entries: &[Entry]) -> Index {
+    if config.disable_conf_change_validation {
+        return Index(0);
+    }
+    let mut changes = entries.iter().rev().filter(|entry| entry.kind != EntryKind::Normal);
+    changes.nth(1).map_or(Index(0), |entry| entry.index)
+}
+
 /// Terms and indexes above this come from nobody honest; below, adding one never overflows.
 const NUMBER_MAX: u64 = 1 << 62;
 
@@ -201,6 +217,7 @@ impl Raft {
             limit => limit,
         };
         let Restored { hard_state, conf_state, applied, base, term_runs, entries } = restored;
+        let settled = committed_by_a_later_change(&config, &entries);
         let mut log = Log::restore_from(base, &term_runs, entries, applied, limit)
             .map_err(NewError::Restored)?;
         if hard_state.commit > log.last() {
@@ -213,7 +230,7 @@ impl Raft {
             let why = format!("term is {}, the log's is {}", hard_state.term, log.last_term());
             return Err(NewError::Restored(why));
         }
-        log.commit_to(hard_state.commit.max(applied));
+        log.commit_to(hard_state.commit.max(applied).max(settled));
         let membership = Membership::new(config.max_inflight_messages, config.max_inflight_bytes)
             .restore(&conf_state, log.last())
             .map_err(|error| NewError::Restored(error.to_string()))?;
@@ -241,8 +258,9 @@ impl Raft {
             hard_state,
         };
         raft.become_follower(raft.term, NONE);
-        // A commit index that was raised to what is applied is no news.
-        raft.hard_state = raft.current_hard_state();
+        // A commit index that was raised to what is applied is no news; one that was inferred is.
+        let commit = hard_state.commit.max(applied);
+        raft.hard_state = HardState { commit, ..raft.current_hard_state() };
         raft.check_invariants();
         Ok(raft)
     }

@@ -424,6 +424,39 @@ fn one_change_at_a_time_and_a_second_one_becomes_an_empty_entry() {
     assert_eq!(kinds, [EntryKind::ConfChange, EntryKind::Normal]);
 }
 
+/// A crash tore what was written last: the second change was kept, and the commit index that came with it was lost. With the
+/// votes of two of the first three it would lead without what a majority of the five may have committed.
+#[test]
+fn who_finds_two_changes_in_its_log_knows_that_the_first_is_committed() {
+    let add = |index, node_id| {
+        let data = ConfChange { node_id, ..ConfChange::default() }.encode();
+        Entry { kind: EntryKind::ConfChange, term: Term(1), index: Index(index), data }
+    };
+    let restored = Restored {
+        hard_state: HardState { term: Term(1), ..HardState::default() },
+        conf_state: ConfState { voters: vec![1, 2, 3], ..ConfState::default() },
+        entries: vec![add(1, 4), add(2, 5)],
+        ..Restored::default()
+    };
+    let mut raft = Raft::new(plain(1), restored).unwrap();
+    raft.campaign();
+    assert_eq!(raft.role(), RoleKind::Follower, "first it applies what is committed");
+    let ready = raft.ready();
+    assert_eq!(ready.hard_state.unwrap().commit, Index(1));
+    assert_eq!(ready.committed.len(), 1);
+    let change = ConfChangeV2::of_entry(&ready.committed[0]).unwrap().unwrap();
+    raft.apply_conf_change(&change).unwrap();
+    raft.on_applied(Index(1));
+    ready.persisted.into_iter().for_each(|persisted| raft.on_persisted(persisted));
+
+    raft.campaign();
+    settle(&mut raft);
+    raft.step(message(MessageKind::VoteResp, 2, 2)).unwrap();
+    assert_eq!(raft.role(), RoleKind::Candidate, "two of four");
+    raft.step(message(MessageKind::VoteResp, 4, 2)).unwrap();
+    assert_eq!(raft.role(), RoleKind::Leader);
+}
+
 // --- §4.2.3, §6.2, §9.6: who is disturbed, and who is not. ---
 
 #[test]
