@@ -24,6 +24,8 @@ pub struct Faults {
     /// Cut links, by the name of the cut.
     cuts: BTreeMap<u64, Vec<(usize, usize)>>,
     next_cut: u64,
+    /// Links that are clogged, or will be, and until when, by the name of the clog.
+    clogs: BTreeMap<u64, (Vec<(usize, usize)>, u64)>,
     ended: bool,
     forwards: BTreeMap<u64, Forward>,
     next_forward: u64,
@@ -39,6 +41,7 @@ impl Faults {
             random: root.child("faults", 0),
             cuts: BTreeMap::new(),
             next_cut: 0,
+            clogs: BTreeMap::new(),
             ended: false,
             forwards: BTreeMap::new(),
             next_forward: 0,
@@ -65,6 +68,7 @@ impl Faults {
     pub fn end(&mut self) {
         self.ended = true;
         self.cuts.clear();
+        self.clogs.clear();
     }
 
     /// A slow disk has fired when somebody had to wait for it.
@@ -244,6 +248,7 @@ impl World {
                 let drifting = (0..self.scenario.members).filter(drifts).count();
                 self.figures.fired[fault as usize] += drifting as u64;
             }
+            Fault::Swizzle => self.swizzle(),
             Fault::SlowDisk => {
                 let m = self.victim();
                 self.members[m].slowness = self.faults.random.between(5, 60);
@@ -306,6 +311,50 @@ impl World {
             for (from, to) in links {
                 self.network.link(from, to).cuts -= 1;
             }
+        } else if let Some((links, _)) = self.faults.clogs.remove(&name) {
+            links.into_iter().for_each(|(from, to)| self.network.unclog(from, to));
+        }
+    }
+
+    /// Some links, or all of some members, are clogged one after the other, and cleared one after the other in another order.
+    fn swizzle(&mut self) {
+        let members = self.members.len();
+        let others = |m: usize| (0..members).filter(move |other| *other != m);
+        let random = &mut self.faults.random;
+        let mut parts: Vec<Vec<(usize, usize)>> = if random.chance(0.5) {
+            let of_one = |m: usize| others(m).flat_map(move |o| [(m, o), (o, m)]).collect();
+            (0..members).map(of_one).collect()
+        } else {
+            (0..members).flat_map(|m| others(m).map(move |other| vec![(m, other)])).collect()
+        };
+        parts.retain(|_| random.chance(0.5));
+        let begins = random.shuffled(parts.len());
+        let ends = random.shuffled(parts.len());
+        let mut times = vec![(0, 0); parts.len()];
+        let mut at = self.now + 1;
+        let spread = 1_000_000 / parts.len().max(1) as u64;
+        for part in begins {
+            at += random.exponential(spread);
+            times[part].0 = at;
+        }
+        at += random.exponential(400_000);
+        for part in ends {
+            at += random.exponential(spread);
+            times[part].1 = at;
+        }
+        for (links, (begin, end)) in parts.into_iter().zip(times) {
+            self.faults.next_cut += 1;
+            let name = self.faults.next_cut;
+            self.faults.clogs.insert(name, (links, end));
+            self.at(begin, Whose::World, Event::Clog(name));
+            self.at(end, Whose::World, Event::Heal(name));
+        }
+    }
+
+    /// The next links of a swizzle are clogged.
+    pub fn clog(&mut self, name: u64) {
+        if let Some((links, until)) = self.faults.clogs.get(&name) {
+            links.iter().for_each(|(from, to)| self.network.clog(*from, *to, *until));
         }
     }
 
@@ -315,9 +364,13 @@ impl World {
         match leader {
             Some(leader) if self.faults.random.chance(0.45) => leader,
             _ => {
-                let left: Vec<usize> = (0..self.members.len())
-                    .filter(|m| self.members[*m].begun && !self.members[*m].is_gone())
-                    .collect();
+                // Who was removed, and runs all the same, now and then.
+                let anybody = self.faults.random.chance(0.1);
+                let is_one = |m: &usize| {
+                    let belongs = self.truth.roster().contains(*m as u64 + 1);
+                    self.members[*m].begun && !self.members[*m].is_gone() && (belongs || anybody)
+                };
+                let left: Vec<usize> = (0..self.members.len()).filter(is_one).collect();
                 *self.faults.random.pick(&left)
             }
         }

@@ -1172,11 +1172,12 @@ impl World {
         match fate {
             Fate::Cut => self.unreachable(m, message.to),
             Fate::Lost => self.figures.fired[Fault::Loss as usize] += 1,
-            Fate::Arrives { at, again, aside } => {
+            Fate::Arrives { at, again, aside, waits } => {
                 if !self.members[to].is_up() {
                     return self.unreachable(m, message.to);
                 }
                 self.figures.fired[Fault::Reordering as usize] += u64::from(aside);
+                self.figures.fired[Fault::Swizzle as usize] += u64::from(waits);
                 self.record(to, &message);
                 let whose = Whose::Life(to, self.members[to].life);
                 // The transport never sends a proposal twice: a stream either delivers it or breaks.
@@ -1238,7 +1239,7 @@ impl World {
         let to = outgoing.to as usize - 1;
         let kept = self.truth.on_message(m, &outgoing.message, self.now);
         self.expect(kept);
-        let reachable = self.network.is_whole(m, to)
+        let reachable = self.network.is_uncut(m, to)
             && self.members[to].is_up()
             && !self.refuses(to, m as u64 + 1);
         let member = &self.members[to];
@@ -1277,10 +1278,11 @@ impl World {
         let breaks = storms && self.delays.below(200) == 0;
         let Some(transfer) = self.transfers.get_mut(&id) else { return };
         let (from, to) = (transfer.from.0, transfer.to.0);
-        if self.members[from].paused || self.members[to].paused {
+        let is_stuck = !self.network.is_clear(from, to);
+        if is_stuck || self.members[from].paused || self.members[to].paused {
             return self.after(50_000, Whose::World, Event::Piece(id));
         }
-        if breaks || !self.network.is_whole(from, to) {
+        if breaks || !self.network.is_uncut(from, to) {
             return self.end_transfer(id, Some(false));
         }
         while transfer.rest.is_empty() {

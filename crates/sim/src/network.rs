@@ -1,7 +1,8 @@
 //! The network: a directed link between any two of members and clients.
 //!
 //! A link takes its least time and an exponentially distributed rest, and keeps the order of what goes over it, as a
-//! stream does, unless it is told to reorder. It can lose, double, reorder, and be cut in its direction.
+//! stream does, unless it is told to reorder. It can lose, double, reorder, be cut in its direction, and be clogged: then what is sent over it
+//! waits in front of it.
 
 use crate::random::Random;
 
@@ -13,6 +14,10 @@ pub const MEMBERS_EVER: usize = 24;
 pub struct Link {
     /// How many cuts lie on it.
     pub cuts: u32,
+    /// How many clogs: what goes over it waits.
+    pub clogs: u32,
+    /// When the last of those is over.
+    clear_us: u64,
     /// The probability that a message is lost.
     pub loss: f64,
     /// The probability that a message comes twice.
@@ -37,6 +42,8 @@ pub enum Fate {
         again: Option<u64>,
         /// Whether it was put aside.
         aside: bool,
+        /// Whether it waits in front of a clogged link.
+        waits: bool,
     },
 }
 
@@ -68,14 +75,35 @@ impl Network {
         self.links.iter().enumerate().map(move |(place, link)| (place / ends, place % ends, link))
     }
 
-    /// Whether messages pass both ways.
+    /// Whether messages pass both ways, now.
     pub fn is_whole(&self, one: usize, other: usize) -> bool {
-        self.passes(one, other) && self.passes(other, one)
+        self.is_uncut(one, other) && self.is_clear(one, other)
     }
 
-    /// Whether messages pass this way.
-    pub fn passes(&self, from: usize, to: usize) -> bool {
-        self.links[from * self.ends + to].cuts == 0
+    /// Whether what is sent arrives, sooner or later, both ways.
+    pub fn is_uncut(&self, one: usize, other: usize) -> bool {
+        self.both(one, other).iter().all(|link| link.cuts == 0)
+    }
+
+    /// Whether nothing waits in front of the link, both ways.
+    pub fn is_clear(&self, one: usize, other: usize) -> bool {
+        self.both(one, other).iter().all(|link| link.clogs == 0)
+    }
+
+    fn both(&self, one: usize, other: usize) -> [&Link; 2] {
+        [&self.links[one * self.ends + other], &self.links[other * self.ends + one]]
+    }
+
+    /// What is sent this way waits, until then at least; [`Network::unclog`] follows at that time.
+    pub fn clog(&mut self, from: usize, to: usize, until: u64) {
+        let link = self.link(from, to);
+        link.clogs += 1;
+        link.clear_us = link.clear_us.max(until);
+    }
+
+    /// One clog is gone.
+    pub fn unclog(&mut self, from: usize, to: usize) {
+        self.link(from, to).clogs -= 1;
     }
 
     /// Sends something now.
@@ -89,6 +117,8 @@ impl Network {
         if link.loss > 0.0 && random.chance(link.loss) {
             return Fate::Lost;
         }
+        let waits = link.clogs > 0;
+        let now = if waits { now.max(link.clear_us) } else { now };
         let aside = link.reordering > 0.0 && random.chance(link.reordering);
         let at = if aside {
             now + delay + random.exponential(20 * (self.least_us + self.rest_us))
@@ -98,7 +128,7 @@ impl Network {
         };
         let again = (link.doubling > 0.0 && random.chance(link.doubling))
             .then(|| at + random.exponential(5 * (self.least_us + self.rest_us)));
-        Fate::Arrives { at, again, aside }
+        Fate::Arrives { at, again, aside, waits }
     }
 
     /// Nothing passes between the two, or everything again.

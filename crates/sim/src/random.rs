@@ -52,6 +52,15 @@ impl Random {
         &list[self.below(list.len() as u64) as usize]
     }
 
+    /// The numbers below `end` in some order.
+    pub fn shuffled(&mut self, end: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..end).collect();
+        for place in (1..end).rev() {
+            order.swap(place, self.below(place as u64 + 1) as usize);
+        }
+        order
+    }
+
     /// Exponentially distributed with this mean, cut at twelve times the mean.
     pub fn exponential(&mut self, mean: u64) -> u64 {
         let drawn = -(1.0 - self.unit()).ln() * mean as f64;
@@ -119,6 +128,9 @@ mod tests {
     #[test]
     fn draws_lie_where_they_should() {
         let mut random = Random::new(1);
+        let mut shuffled = random.shuffled(9);
+        shuffled.sort_unstable();
+        assert!(shuffled.iter().eq(&(0..9).collect::<Vec<_>>()));
         let (mut low, mut high, mut sum) = (false, false, 0);
         for _ in 0..2_000 {
             let drawn = random.between(3, 5);

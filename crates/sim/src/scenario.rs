@@ -48,10 +48,13 @@ pub enum Fault {
     WipedDisk,
     /// Two members are started on each other's disks.
     SwappedDisks,
+    /// Links are clogged one after the other, and cleared one after the other, in another order: what is sent meanwhile arrives
+    /// late, and all at once.
+    Swizzle,
 }
 
 /// All of them, in the order of their numbers.
-pub const FAULTS: [Fault; 18] = [
+pub const FAULTS: [Fault; 19] = [
     Fault::Loss,
     Fault::Doubling,
     Fault::Reordering,
@@ -70,6 +73,7 @@ pub const FAULTS: [Fault; 18] = [
     Fault::MisdirectedWrites,
     Fault::WipedDisk,
     Fault::SwappedDisks,
+    Fault::Swizzle,
 ];
 
 /// Those that cost a disk. Of them happen no more in a seed than there may be disks that cannot be relied on.
@@ -103,6 +107,7 @@ impl Fault {
             Fault::MisdirectedWrites => "misdirected writes",
             Fault::WipedDisk => "wiped disk",
             Fault::SwappedDisks => "swapped disks",
+            Fault::Swizzle => "swizzle",
         }
     }
 
@@ -113,9 +118,9 @@ impl Fault {
 
     /// How many members it takes: two for what happens between them, three if there must be others with the data.
     pub fn members_needed(self) -> usize {
-        use Fault::{CutBoth, CutOneWay, Doubling, Loss, Reordering, SwappedDisks};
+        use Fault::{CutBoth, CutOneWay, Doubling, Loss, Reordering, SwappedDisks, Swizzle};
         match self {
-            Loss | Doubling | Reordering | CutBoth | CutOneWay | SwappedDisks => 2,
+            Loss | Doubling | Reordering | CutBoth | CutOneWay | SwappedDisks | Swizzle => 2,
             spoiler if SPOILERS.contains(&spoiler) => 3,
             _ => 1,
         }

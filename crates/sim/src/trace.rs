@@ -271,7 +271,7 @@ impl Event {
             }
             Event::Misfortune(kind) => vec![("kind", (*kind as u64).into())],
             Event::OperatorWaited(op) => vec![("op", (*op).into())],
-            Event::Heal(id) => vec![("name", format!("{id:x}").into())],
+            Event::Heal(id) | Event::Clog(id) => vec![("name", format!("{id:x}").into())],
             _ => Vec::new(),
         }
     }
@@ -445,6 +445,7 @@ impl World {
 #[derive(Clone, Copy, Default, PartialEq)]
 struct Trouble {
     is_cut: bool,
+    is_clogged: bool,
     loss: f64,
     doubling: f64,
     reordering: f64,
@@ -452,14 +453,17 @@ struct Trouble {
 
 impl Trouble {
     fn of(link: &Link) -> Trouble {
-        let Link { cuts, loss, doubling, reordering, .. } = *link;
-        Trouble { is_cut: cuts > 0, loss, doubling, reordering }
+        let Link { cuts, clogs, loss, doubling, reordering, .. } = *link;
+        Trouble { is_cut: cuts > 0, is_clogged: clogs > 0, loss, doubling, reordering }
     }
 
     /// In words; nothing if it is whole.
     fn name(self) -> String {
         if self.is_cut {
             return "cut".to_owned();
+        }
+        if self.is_clogged {
+            return "clogged".to_owned();
         }
         let shares =
             [("loses", self.loss), ("doubles", self.doubling), ("reorders", self.reordering)];

@@ -88,6 +88,8 @@ pub enum Event {
     Leaves,
     /// One of those is over.
     Heal(u64),
+    /// Some links are clogged.
+    Clog(u64),
     /// The simulator looks who leads.
     Sample,
     /// It looks into a member.
@@ -124,6 +126,7 @@ impl Event {
             Event::OperatorWaited(op) => ("operator waited", *op, 0),
             Event::Leaves => ("leaves", 0, 0),
             Event::Heal(id) => ("heal", *id, 0),
+            Event::Clog(id) => ("clog", *id, 0),
             Event::Sample => ("sample", 0, 0),
             Event::Look => ("look", 0, 0),
         }
@@ -413,6 +416,7 @@ impl World {
             Event::OperatorWaited(op) => self.operator_waited(op),
             Event::Leaves => self.leave(m),
             Event::Heal(id) => self.heal(id),
+            Event::Clog(id) => self.clog(id),
             Event::Sample => self.sample(),
             Event::Look => self.look(),
         }
