@@ -83,6 +83,10 @@ mutants! {
     StaleReadAnswer, "C31";
     /// A leader answers reads before it has committed an entry of its own term.
     ReadBeforeOwnTerm, "C33";
+    /// A leader appends a membership change while another may not be applied.
+    ChangeBesideChange, "C44";
+    /// What a learner has durably counts as a voter's.
+    LearnerCounts, "thesis §4.2.1";
 
     // --- wal ---
     /// The log is not synced, and says that it is.

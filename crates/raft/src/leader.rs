@@ -256,7 +256,8 @@ impl Raft {
             let Ok(Some(change)) = ConfChangeV2::of_entry(&change) else {
                 return Err(StepError::Malformed("a membership change that is none"));
             };
-            let unapplied = pending_conf_index > self.log.applied();
+            let unapplied =
+                pending_conf_index > self.log.applied() && !mutant::is(Mutant::ChangeBesideChange);
             let leaves = change.changes.is_empty();
             let untimely = self.membership.voters().is_joint() != leaves;
             if (unapplied || untimely) && !self.config.disable_conf_change_validation {

@@ -13,6 +13,7 @@ use crate::message::*;
 use crate::progress::{Inflights, Progress};
 use crate::quorum::{Joint, Majority};
 use bytes::{BufMut, Bytes, BytesMut};
+use mutant::Mutant;
 use std::fmt;
 
 /// What happens to one node. The numbers are raftpb's.
@@ -596,7 +597,12 @@ impl Membership {
 
     /// The greatest index that a quorum has acknowledged as durable.
     pub(crate) fn committed(&self) -> Index {
-        Index(self.voters.committed(|id| Some(self.progress(id)?.matched.0)))
+        let reached = |id| Some(self.progress(id)?.matched.0);
+        if mutant::is(Mutant::LearnerCounts) {
+            let all = self.progress.iter().map(|(id, _)| *id).collect();
+            return Index(Majority::new(all).committed(reached));
+        }
+        Index(self.voters.committed(reached))
     }
 
     /// The same in raftpb's form.
