@@ -332,12 +332,12 @@ impl World {
         let ends = random.shuffled(parts.len());
         let mut times = vec![(0, 0); parts.len()];
         let mut at = self.now + 1;
-        let spread = 1_000_000 / parts.len().max(1) as u64;
+        let spread = 500_000 / parts.len().max(1) as u64;
         for part in begins {
             at += random.exponential(spread);
             times[part].0 = at;
         }
-        at += random.exponential(400_000);
+        at += random.exponential(200_000);
         for part in ends {
             at += random.exponential(spread);
             times[part].1 = at;

@@ -18,7 +18,7 @@ fn check_kept(report: &Report) {
 fn short_storms_break_no_promise() {
     let mut led = 0;
     for seed in 1..=12 {
-        let report = run(seed, 4, None);
+        let report = run(seed, 10, None);
         check_kept(&report);
         let figures = &report.figures;
         assert!(figures.checked > 0, "seed {seed}: nothing was compared");
