@@ -218,7 +218,7 @@ fn storms_of_everything_have_a_witness() {
 #[test]
 fn on_storms_over_groups_of_keys_both_agree() {
     let (mut operations, mut spoiled) = (0, 0);
-    for seed in 1..=15 {
+    for seed in 1..=20 {
         let recording = storm(seed, Workload::Groups);
         check_kept(&recording);
         let history = &recording.history;
@@ -235,7 +235,7 @@ fn on_storms_over_groups_of_keys_both_agree() {
     }
     assert!(operations > 1_500 && spoiled >= 40, "{operations} operations, {spoiled} spoiled");
     say(&format!(
-        "15 storms over groups of keys: {operations} operations, {spoiled} spoiled histories, the checkers agree"
+        "20 storms over groups of keys: {operations} operations, {spoiled} spoiled histories, the checkers agree"
     ));
 }
 
