@@ -313,13 +313,16 @@ impl Memory {
     }
 
     /// A write that arrived elsewhere: the sector in which `from` lies is lost, and what it held is found where `to`
-    /// lies. False if it makes no difference. Panics if there are no such files.
+    /// lies. False, and nothing is done, if that makes no difference. Panics if there are no such files.
     pub fn misdirect(&self, from: (&Path, u64), to: (&Path, u64)) -> bool {
         let mut disk = self.disk();
         let sector_bytes = disk.sector_bytes;
         let node = disk.find(from.0).expect("a file to lose from");
         let file = disk.file_mut(node).expect("a file to lose from");
         let content = file.live.sector(from.1 / sector_bytes as u64, sector_bytes);
+        if content.iter().all(|byte| *byte == 0) {
+            return false;
+        }
         let node = disk.find(to.0).expect("a file to find it in");
         let file = disk.file_mut(node).expect("a file to find it in");
         let arrives = file.replace(to.1 / sector_bytes as u64, content.into(), sector_bytes);
