@@ -76,6 +76,8 @@ pub struct Restored {
     pub term_runs: Vec<(Index, Term)>,
     /// The log's tail in memory; it must hold all entries after `applied`. If it is empty, the log ends with `applied`.
     pub entries: Vec<Entry>,
+    /// The term in which [`StepError::Forgotten`] was met, if ever. It is of no consequence behind an entry of a later term.
+    pub forgot_in: Option<Term>,
 }
 
 /// Why an input was refused. The node's state is as before, except that a newer term may have been taken up.
@@ -216,7 +218,8 @@ impl Raft {
             0 => NO_LIMIT,
             limit => limit,
         };
-        let Restored { hard_state, conf_state, applied, base, term_runs, entries } = restored;
+        let Restored { hard_state, conf_state, applied, base, term_runs, entries, forgot_in } =
+            restored;
         let settled = committed_by_a_later_change(&config, &entries);
         let mut log = Log::restore_from(base, &term_runs, entries, applied, limit)
             .map_err(NewError::Restored)?;
@@ -248,7 +251,7 @@ impl Raft {
             offered: None,
             applied_conf_state: conf_state,
             switched: false,
-            forgot_in: None,
+            forgot_in,
             messages: Vec::new(),
             messages_after_persist: Vec::new(),
             own_messages: Vec::new(),

@@ -120,6 +120,7 @@ impl Group {
             base: disk.base,
             term_runs: Vec::new(),
             entries: disk.entries.clone(),
+            forgot_in: None,
         };
         let configurations = BTreeMap::from([(disk.base.0, disk.conf_state.clone())]);
         Member {

@@ -131,6 +131,8 @@ pub enum FlushJob {
     Import(Received),
     /// Delete a received snapshot that is not, or no longer, needed.
     Discard(Received),
+    /// Note durably that in this term the member was told of receipts that it knows nothing of.
+    NoteForgotten(Term),
     /// One bounded slice of reclaiming space.
     Reclaim,
     /// Read on in the sealed segments, and check what is there.

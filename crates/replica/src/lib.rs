@@ -29,6 +29,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod config;
+mod forgotten;
 mod input;
 mod job;
 mod lease_clock;

@@ -32,6 +32,7 @@ use vfs::Vfs;
 use wal::Wal;
 
 use crate::config::{Bootstrap, Config, Founder, Identity};
+use crate::forgotten;
 use crate::pipeline::{Beginning, Pipeline};
 use crate::replica::{Replica, from_tables};
 use crate::snapshot::{Received, file_name, incoming_dir};
@@ -244,6 +245,9 @@ pub fn open(vfs: Arc<dyn Vfs>, config: Config, bootstrap: Bootstrap) -> Result<O
     let conf_state = from_tables(&state.cluster().conf_state);
 
     catch_up_with_the_log(&mut wal, &mut log, &mut found)?;
+    let last_run = log.term_runs.last().map_or(log.base.1, |(_, term)| *term);
+    let last_term = log.entries.last().map_or(last_run, |entry| entry.term.max(last_run));
+    let forgot_in = places.forgotten(&*vfs, last_term, &mut found)?;
     let mut hard_state = log.hard_state;
     hard_state.commit = hard_state.commit.max(applied.0);
     let raft = Raft::new(
@@ -255,6 +259,7 @@ pub fn open(vfs: Arc<dyn Vfs>, config: Config, bootstrap: Bootstrap) -> Result<O
             base: log.base,
             term_runs: log.term_runs,
             entries: log.entries,
+            forgot_in,
         },
     )
     .map_err(|error| {
@@ -336,6 +341,31 @@ impl Places {
             },
             error,
         })
+    }
+
+    /// In which term it was found out that acknowledged entries are gone, unless the log has been restored since.
+    fn forgotten(
+        &self,
+        vfs: &dyn Vfs,
+        last_term: Term,
+        found: &mut Vec<String>,
+    ) -> Result<Option<Term>, OpenError> {
+        let path = forgotten::path(&self.member);
+        let noted = forgotten::read(vfs, &self.member).map_err(io_error("reading", &path))?;
+        match noted {
+            Some(term) if last_term > term => {
+                forgotten::remove(vfs, &self.member).map_err(io_error("deleting", &path))?;
+                Ok(None)
+            }
+            Some(term) => {
+                found.push(format!(
+                    "in term {term} this member had lost what it had acknowledged: it takes part in no election until an \
+                     entry of a later leader has come"
+                ));
+                Ok(noted)
+            }
+            None => Ok(None),
+        }
     }
 
     fn clear_incoming(&self, vfs: &dyn Vfs, found: &mut Vec<String>) -> Result<(), OpenError> {

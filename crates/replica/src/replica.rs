@@ -14,7 +14,7 @@ use state_machine::{Caller, Command, Request, RequestId};
 
 use crate::config::Config;
 use crate::input::{Asker, Input, Lane, Proposal};
-use crate::job::{Completion, Failure};
+use crate::job::{Completion, Failure, FlushJob};
 use crate::lease_clock::LeaseClock;
 use crate::output::{Answer, LeaseAnswer, LeaseRefusal, Notice, Output, Refusal};
 use crate::pipeline::Pipeline;
@@ -294,6 +294,7 @@ impl Replica {
         match self.raft.step(message) {
             Err(StepError::Forgotten { acknowledged, last }) if !self.forgotten_said => {
                 self.forgotten_said = true;
+                self.out.flush.push(FlushJob::NoteForgotten(self.raft.status().term));
                 self.out.notices.push(Notice::Forgotten { acknowledged, last });
             }
             // What raft does not take is dropped, like a message that was lost: its sender tries again, or it is

@@ -19,6 +19,7 @@ use store::{Flusher, Goal, Reclaimed};
 use vfs::{Lock, Vfs};
 use wal::Wal;
 
+use crate::forgotten;
 use crate::job::{
     Append, ApplyDone, ApplyJob, ApplyReport, Completion, CutFrame, Exchanged, Failure, FlushDone,
     FlushJob, FlushReport, LogDone, LogJob, LogReport, ReadDone, ReadJob, ReadReport, Verdict,
@@ -671,6 +672,11 @@ impl FlushWorker {
             FlushJob::Discard(file) => {
                 let what = "a received snapshot could not be deleted";
                 self.vfs.unlink(&file.path).map_err(|error| failure(what, &error))?;
+            }
+            FlushJob::NoteForgotten(term) => {
+                let member = self.store_dir.parent().expect("it lies in the member's directory");
+                forgotten::write(&*self.vfs, member, term)
+                    .map_err(|error| failure("what was forgotten could not be noted", &error))?;
             }
             FlushJob::Reclaim => {
                 let goal = match self.space() {

@@ -1698,6 +1698,9 @@ fn a_member_that_lost_its_disk_cannot_lose_what_it_acknowledged() {
     let said =
         |house: &mut House| house.node(amnesiac).notices.iter().filter(|n| forgotten(n)).count();
     assert_eq!(said(&mut house), 1, "once");
+    // Whoever reads that starts it again, first of all.
+    house.node(amnesiac).cut_power(1);
+    house.node(amnesiac).open(Bootstrap::Restart).unwrap();
 
     house.node(leader).kill();
     house.heal();
@@ -1714,4 +1717,8 @@ fn a_member_that_lost_its_disk_cannot_lose_what_it_acknowledged() {
     }
     house.node(leader).kill();
     assert_ne!(house.elect(), leader, "and votes again");
+    house.node(amnesiac).kill();
+    house.node(amnesiac).open(Bootstrap::Restart).unwrap();
+    let names = house.node(amnesiac).vfs.list(std::path::Path::new("/data/member")).unwrap();
+    assert!(!names.contains(&"forgotten".to_owned()), "nothing is noted any more: {names:?}");
 }

@@ -201,7 +201,7 @@ impl World {
                 }
             }
             Fault::Rot | Fault::LostWrites | Fault::MisdirectedWrites | Fault::WipedDisk => {
-                let Some(m) = self.to_spoil(fault) else { return };
+                let Some(m) = self.victim_to_spoil(fault) else { return };
                 if self.members[m].is_gone() || self.members[m].is_excused() {
                     return;
                 }
@@ -260,7 +260,7 @@ impl World {
 
     /// Whose disk a misfortune of this kind spoils: always the same one's, once there is one; else somebody's without whom a
     /// majority of sound disks is left. A kind takes more of them if it is the only one of its kind in the seed.
-    fn to_spoil(&mut self, fault: Fault) -> Option<usize> {
+    fn victim_to_spoil(&mut self, fault: Fault) -> Option<usize> {
         let by = |m: &usize| self.members[*m].spoilt() == Some(fault);
         let spoilt: Vec<usize> = (0..self.members.len()).filter(by).collect();
         let others = SPOILERS.iter().any(|of| *of != fault && self.faults.is_enabled(*of));

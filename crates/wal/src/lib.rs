@@ -123,7 +123,7 @@ impl Recovered {
         if hard_state.term < last_term {
             hard_state = HardState { term: last_term, vote: raft::NONE, ..hard_state };
         }
-        Restored { hard_state, conf_state, applied, base, term_runs, entries }
+        Restored { hard_state, conf_state, applied, base, term_runs, entries, forgot_in: None }
     }
 }
 
