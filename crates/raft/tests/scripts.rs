@@ -52,11 +52,51 @@ fn configurations_change_to_the_letter() {
     });
 }
 
+/// The rules of the thesis, one by one, in the same language. These scripts are the project's own: they lie beside this file,
+/// and `UPDATE_GOLDENFILES=1` writes what the commands say now.
+#[test]
+fn the_rules_of_the_thesis_hold() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/own");
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let mut unequal = Vec::new();
+    for file in &files {
+        let script = fs::read_to_string(file).unwrap();
+        let mut cluster = Cluster::default();
+        let told = tell(&script, &mut |directive| cluster.handle(directive));
+        if told != script {
+            unequal.push(format!("{}\n--- is\n{told}", file.display()));
+            if env::var_os("UPDATE_GOLDENFILES").is_some() {
+                fs::write(file, told).unwrap();
+            }
+        }
+    }
+    say(&format!("own: {} of {} scripts are equal", files.len() - unequal.len(), files.len()));
+    assert!(unequal.is_empty(), "{} scripts differ:\n{}", unequal.len(), unequal.join("\n"));
+}
+
+/// A script with what its commands say now.
+fn tell(script: &str, handle: &mut dyn FnMut(&Directive) -> String) -> String {
+    let mut lines = script.lines();
+    let mut told: Vec<String> = vec![
+        lines.by_ref().take_while(|line| line.starts_with('#')).collect::<Vec<_>>().join("\n"),
+    ];
+    let mut rest = parse(&lines.map(|line| format!("{line}\n")).collect::<String>());
+    for directive in &mut rest {
+        let said = normalize(&handle(directive));
+        let Directive { source, input, .. } = directive;
+        told.push(format!("{source}\n{input}----\n{said}"));
+    }
+    told.join("\n\n") + "\n"
+}
+
 // --- Scripts. ---
 
 /// One command of a script, its input, and what it is to print.
 struct Directive {
     line: usize,
+    source: String,
     command: String,
     arguments: Vec<Argument>,
     input: String,
@@ -184,8 +224,9 @@ fn parse(script: &str) -> Vec<Directive> {
                 _ => writeln!(expected, "{line}").unwrap(),
             }
         }
-        let (command, arguments) = words(&command);
-        directives.push(Directive { line: place + 1, command, arguments, input, expected });
+        let source = command;
+        let (command, arguments) = words(&source);
+        directives.push(Directive { line: place + 1, source, command, arguments, input, expected });
     }
     directives
 }
@@ -420,6 +461,12 @@ impl Cluster {
                 proposed.map_err(|error| error.to_string())?;
             }
             "propose-conf-change" => self.propose_conf_change(directive)?,
+            "read-index" => {
+                let [id, context] = directive.ids()[..] else {
+                    return Err("a node and a number are needed".to_string());
+                };
+                self.raft(id).read_index(Bytes::from(vec![context as u8]));
+            }
             "report-unreachable" => {
                 let [on, peer] = directive.ids()[..] else {
                     return Err("must specify exactly two node indexes: node on which to report, \
