@@ -6,6 +6,7 @@
 //! | `quorate ctl …`, `etcdctl …` | the command line for a cluster |
 //! | `quorate util …`, `etcdutl …` | tools for a member's files |
 //! | `quorate lab …` | experiments on a simulated cluster |
+//! | `quorate bench …` | a load generator, and servers side by side under it |
 
 mod lab;
 
@@ -20,6 +21,7 @@ enum Program {
     Ctl,
     Util,
     Lab,
+    Bench,
     Usage,
 }
 
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         Program::Ctl => ctl::main(arguments),
         Program::Util => ctl::util(arguments),
         Program::Lab => lab::main(arguments),
+        Program::Bench => bench::main(arguments),
         Program::Usage => {
             print!("{USAGE}");
             ExitCode::SUCCESS
@@ -42,6 +45,7 @@ quorate [flags]      start a member (quorate --help lists the flags)
 quorate ctl ...      work with a cluster, as etcdctl does
 quorate util ...     look at a member's files: log, store, snapshots
 quorate lab ...      see how a cluster works, on a simulated one
+quorate bench ...    put load on a cluster, or compare servers under it
 ";
 
 /// By the program's name first, by its first argument second; also what remains for it.
@@ -59,6 +63,7 @@ fn choose(mut arguments: Vec<OsString>) -> (Program, Vec<OsString>) {
             Some("ctl") => Program::Ctl,
             Some("util") => Program::Util,
             Some("lab") => Program::Lab,
+            Some("bench") => Program::Bench,
             Some("help") => Program::Usage,
             _ => return (Program::Member, arguments),
         },
@@ -84,6 +89,7 @@ mod tests {
         check("./quorate ctl get k", Program::Ctl, &["get", "k"]);
         check("quorate util wal dump", Program::Util, &["wal", "dump"]);
         check("quorate lab write", Program::Lab, &["write"]);
+        check("quorate bench put", Program::Bench, &["put"]);
         check("quorate help", Program::Usage, &[]);
         check("/opt/etcd --name ctl", Program::Member, &["--name", "ctl"]);
         check("etcdctl get ctl", Program::Ctl, &["get", "ctl"]);
