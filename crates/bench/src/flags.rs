@@ -133,6 +133,8 @@ pub enum Target {
 pub enum Suite {
     /// Rate and cost of each kind of request.
     Work,
+    /// Cost as keys, watchers, connections, values and leases grow; ten million keys take their time (--only).
+    Growth,
 }
 
 fn after_help() -> String {

@@ -142,6 +142,11 @@ impl Shared {
         self.clock.now().saturating_sub(self.start_ns.load(Ordering::Relaxed))
     }
 
+    /// A time since the load began, on the clock.
+    fn moment(&self, since_start: u64) -> u64 {
+        self.start_ns.load(Ordering::Relaxed) + since_start
+    }
+
     /// The number of one more request, if there is to be one.
     fn take(&self) -> Option<u64> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -497,7 +502,7 @@ impl Lane {
             let due = pace.as_ref().map_or(now, Pace::due);
             let earliest = due.max(self.rest_until_ns);
             if earliest > now {
-                match wire.timer.poll(cx, shared.clock, shared.clock.now() + (earliest - now)) {
+                match wire.timer.poll(cx, shared.clock, shared.moment(earliest)) {
                     Poll::Pending => break,
                     Poll::Ready(Ok(())) => continue,
                     Poll::Ready(Err(error)) => return Err(format!("timer: {error}")),

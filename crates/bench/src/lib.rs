@@ -72,6 +72,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
 fn perform(flags: &Flags) -> Result<bool, String> {
     let mut report = match (flags.suite, flags.servers.is_empty()) {
         (Some(Suite::Work), _) => suite::work::run(flags)?,
+        (Some(Suite::Growth), _) => suite::growth::run(flags)?,
         (None, true) => somewhere(flags)?,
         (None, false) => side_by_side(flags)?,
     };

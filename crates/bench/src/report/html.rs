@@ -47,6 +47,35 @@ fn suite(report: &Report, out: &mut String) {
     out.push_str("</table>\n");
 }
 
+fn curves(report: &Report, out: &mut String) {
+    if report.curves.is_empty() {
+        return;
+    }
+    key(report.servers.iter().map(String::as_str), out);
+    out.push_str("<div class=\"plots\">\n");
+    for curve in &report.curves {
+        let drawn: Vec<Line<'_>> = curve
+            .lines
+            .iter()
+            .map(|(name, points)| Line { name, points: points.clone() })
+            .collect();
+        let (across, up) =
+            (Axis::logarithmic(&curve.size), Axis::logarithmic("µs of CPU for each"));
+        out.push_str(&lines(&curve.title, &across, &up, &drawn));
+    }
+    out.push_str("</div>\n");
+}
+
+/// Which colour is whose.
+fn key<'a>(names: impl Iterator<Item = &'a str>, out: &mut String) {
+    out.push_str("<p class=\"key\">");
+    for (place, name) in names.enumerate() {
+        let colour = COLOURS[place % COLOURS.len()];
+        out.push_str(&format!("<span style=\"background:{colour}\"></span>{}", escape(name)));
+    }
+    out.push_str("</p>\n");
+}
+
 fn group(series: &[Series], out: &mut String) {
     let Some(first) = series.first() else { return };
     let medians: Vec<Measured> = series.iter().map(Series::median).collect();
@@ -56,15 +85,12 @@ fn group(series: &[Series], out: &mut String) {
     };
     let names: Vec<String> = series.iter().map(name).collect();
     out.push_str(&format!(
-        "<h2>{} <small>{}</small></h2>\n<p class=\"key\">",
+        "<h2>{} <small>{}</small></h2>\n",
         escape(&first.title),
         escape(&first.how)
     ));
-    for (place, name) in names.iter().enumerate() {
-        let colour = COLOURS[place % COLOURS.len()];
-        out.push_str(&format!("<span style=\"background:{colour}\"></span>{}", escape(name)));
-    }
-    out.push_str("</p>\n<div class=\"plots\">\n");
+    key(names.iter().map(String::as_str), out);
+    out.push_str("<div class=\"plots\">\n");
     let bar = |of: fn(&Measured) -> f64| -> Vec<(&str, f64)> {
         names.iter().map(String::as_str).zip(medians.iter().map(of)).collect()
     };
@@ -138,6 +164,7 @@ pub fn html(report: &Report) -> String {
     if !report.rows.is_empty() {
         suite(report, &mut out);
     }
+    curves(report, &mut out);
     for series in report.groups() {
         group(series, &mut out);
     }

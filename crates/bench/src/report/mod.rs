@@ -73,6 +73,17 @@ pub struct Row {
     pub verdict: Verdict,
 }
 
+/// How a figure grows with a size, on each server.
+#[derive(Debug, Clone)]
+pub struct Curve {
+    /// What is done.
+    pub title: String,
+    /// What grows.
+    pub size: String,
+    /// Each server's name, and its figure at each size, in microseconds of processor time for each operation.
+    pub lines: Vec<(String, Vec<(f64, f64)>)>,
+}
+
 /// Everything.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
@@ -86,6 +97,8 @@ pub struct Report {
     pub servers: Vec<String>,
     /// The suite's table.
     pub rows: Vec<Row>,
+    /// What grows with what.
+    pub curves: Vec<Curve>,
 }
 
 impl Report {
@@ -176,6 +189,7 @@ pub mod tests {
                 got: "5.00×, 1/5.0".to_owned(),
                 verdict: Verdict::Missed,
             }],
+            curves: Vec::new(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The suites: whole sets of measurements, each a table of rows with targets.
 
+pub mod growth;
 pub mod work;
 
 use crate::measure::Measured;
