@@ -1,7 +1,7 @@
 //! trace, slow: what a request went through, member by member.
 //!
 //! The member that was asked tells its part with the answer. The others are asked what they know of the entry, until all
-//! have it on disk or [`PATIENCE`] is over; then everything is laid on the clock of one of them ([`timeline`]) and
+//! have it on disk or our patience is over; then everything is laid on the clock of one of them ([`timeline`]) and
 //! read ([`explain`]).
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -32,7 +32,7 @@ use crate::{
     txn,
 };
 
-/// How long members are asked for what they have not seen yet, and for their first word.
+/// How long members are asked for what they have not seen yet, and for their first word, if no `--command-timeout` says it.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long it takes to ask again.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -48,12 +48,16 @@ pub(crate) async fn trace(mut session: Session) -> Result<(), Exit> {
         }
     };
     let Connection { config, printer } = session.connection()?;
+    let patience = match session.parsed.is_set("command-timeout") {
+        true => session.parsed.duration("command-timeout"),
+        false => PATIENCE,
+    };
     let client = new_client(config.clone())?;
     let request = TraceRequest { request: Some(request) };
     let TraceResponse { response, record } = client.trace(request).await.map_err(not_here)?;
     let record = record.ok_or_else(|| Exit::error("the member sent no trace"))?;
-    let members = members(&client, &config).await;
-    let told = ask_all(&members, &record).await;
+    let members = members(&client, &config, patience).await;
+    let told = ask_all(&members, &record, patience).await;
     let timeline = Timeline::new(&record, told);
     let is_json = printer.format == Format::Json;
     if let Some(response) = response {
@@ -96,12 +100,12 @@ struct Peer {
 
 /// The members of the cluster, as far as they can be learnt, and who is at the endpoints that were given besides: members
 /// may advertise addresses that cannot be reached from here.
-async fn members(client: &Client, config: &Config) -> Vec<Peer> {
+async fn members(client: &Client, config: &Config, patience: Duration) -> Vec<Peer> {
     let members = client.member_list(false).await.map(|list| list.members).unwrap_or_default();
     let of = |endpoints: Vec<String>| {
         let config = Config {
             endpoints,
-            command_timeout: Some(PATIENCE),
+            command_timeout: Some(patience),
             on_failed_try: None,
             ..config.clone()
         };
@@ -125,7 +129,7 @@ async fn members(client: &Client, config: &Config) -> Vec<Peer> {
 }
 
 /// Asks every member what it knows of the record's entry, if it has one.
-async fn ask_all(members: &[Peer], record: &Record) -> Vec<Told> {
+async fn ask_all(members: &[Peer], record: &Record, patience: Duration) -> Vec<Told> {
     let asked = members.iter().map(|peer| async move {
         let silent = |why: &str| Told::silent(peer.id, &peer.name, why);
         let Some(client) = &peer.client else { return silent("it has no address for clients") };
@@ -138,7 +142,7 @@ async fn ask_all(members: &[Peer], record: &Record) -> Vec<Told> {
                 Ok(said) => {
                     let told = Told::of(said.member_id, &said.name, said.stages);
                     let told = Told { voters: said.voters, ..told };
-                    if told.is_whole(said.leader) || since.elapsed() > PATIENCE {
+                    if told.is_whole(said.leader) || since.elapsed() > patience {
                         return told;
                     }
                 }
@@ -179,7 +183,7 @@ pub(crate) async fn slow(mut session: Session) -> Result<(), Exit> {
     }
     rows.sort_by_key(|(_, record)| std::cmp::Reverse(record.took_us));
     rows.truncate(usize::try_from(session.parsed.int("limit")).unwrap_or(0));
-    let names = members(&new_client(config.clone())?, &config).await;
+    let names = members(&new_client(config.clone())?, &config, PATIENCE).await;
     let name = |id: u64| {
         let known = names.iter().find(|peer| peer.id == id && !peer.name.is_empty());
         known.map_or_else(|| format!("{id:x}"), |peer| peer.name.clone())
