@@ -27,11 +27,11 @@ use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::process::channel;
+use crate::process::{READY_WITHIN, channel};
 use crate::random::Random;
 
 /// How long anything may take that must come: a bound, not an expectation.
-const WITHIN: Duration = Duration::from_secs(60);
+const WITHIN: Duration = READY_WITHIN;
 
 /// How long a client waits for one answer before it calls the fate of its request unknown.
 const PATIENCE: Duration = Duration::from_secs(3);

@@ -8,6 +8,7 @@
 // Real processes live in the real world: its clock, its files and its sockets.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod address;
 pub mod compare;
 pub mod disk;
 pub mod generate;

@@ -11,6 +11,7 @@
 //! comes when the link is whole; a connection that is opened meanwhile waits for its first answer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddrV4;
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -45,11 +46,11 @@ pub struct Network {
 }
 
 impl Network {
-    /// For each member, a port where we listen and the port where it does.
-    pub async fn start(ports: &[(u16, u16)]) -> Network {
+    /// For each member, where we listen and where it does.
+    pub async fn start(addresses: &[(SocketAddrV4, SocketAddrV4)]) -> Network {
         let network = Network::default();
-        for (to, (ours, theirs)) in ports.iter().copied().enumerate() {
-            let listener = TcpListener::bind(("127.0.0.1", ours)).await.unwrap();
+        for (to, (ours, theirs)) in addresses.iter().copied().enumerate() {
+            let listener = TcpListener::bind(ours).await.unwrap();
             let network = network.clone();
             tokio::spawn(async move {
                 loop {
@@ -91,7 +92,7 @@ impl Network {
 async fn carry(
     mut dialler: TcpStream,
     to: usize,
-    port: u16,
+    address: SocketAddrV4,
     network: Network,
 ) -> std::io::Result<()> {
     let mut head = Vec::new();
@@ -102,7 +103,7 @@ async fn carry(
     }
     let text = String::from_utf8_lossy(&head).to_lowercase();
     let from = text.lines().find_map(|line| line.strip_prefix(FROM)).map(|id| id.trim().to_owned());
-    let mut listener = TcpStream::connect(("127.0.0.1", port)).await?;
+    let mut listener = TcpStream::connect(address).await?;
     dialler.set_nodelay(true)?;
     listener.set_nodelay(true)?;
     let there = Gate { network: network.clone(), from: from.clone(), to, is_back: false };

@@ -1,7 +1,7 @@
 //! Servers as processes: a cluster of members, ours or the real etcd's, with their ports, directories and
 //! logs; started, killed, ended and restarted.
 
-use std::net::TcpListener;
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
@@ -13,8 +13,10 @@ use proto::etcdserverpb::{
 };
 use tonic::transport::{Channel, Endpoint};
 
+use crate::address::own_address;
+
 /// How long a member may take to be ready; a bound, not an expectation.
-pub const READY_WITHIN: Duration = Duration::from_secs(60);
+pub const READY_WITHIN: Duration = Duration::from_secs(180);
 
 /// The project's root.
 pub fn root() -> PathBuf {
@@ -72,17 +74,12 @@ pub fn debian_etcd() -> Result<PathBuf, String> {
     }
 }
 
-/// A port of the loopback that nobody listens on now.
-pub fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
-}
-
 /// One member: how it is started, and its process while it runs.
 pub struct Member {
     pub name: String,
     pub binary: PathBuf,
-    pub client_port: u16,
-    pub peer_port: u16,
+    pub client: SocketAddrV4,
+    pub peer: SocketAddrV4,
     pub data_dir: PathBuf,
     pub log: PathBuf,
     pub arguments: Vec<String>,
@@ -92,11 +89,11 @@ pub struct Member {
 
 impl Member {
     pub fn client_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.client_port)
+        format!("http://{}", self.client)
     }
 
     pub fn peer_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.peer_port)
+        format!("http://{}", self.peer)
     }
 
     pub fn start(&mut self) {
@@ -132,7 +129,7 @@ impl Member {
     /// Ends the process with SIGTERM and waits for it; its exit code.
     pub fn terminate(&mut self) -> Option<i32> {
         self.signal(rustix::process::Signal::TERM);
-        self.wait_exit(Duration::from_secs(30))
+        self.wait_exit(READY_WITHIN)
     }
 
     /// Waits until the process has ended by itself; its exit code.
@@ -161,6 +158,16 @@ impl Member {
         }
     }
 
+    /// Waits until the log says this, in capitals or not: it is written by a thread of its own, for which nobody else waits.
+    pub async fn wait_log(&self, words: &str) {
+        let deadline = Instant::now() + READY_WITHIN;
+        while !self.log_text().to_lowercase().contains(words) {
+            assert!(Instant::now() < deadline, "nothing says `{words}`:\n{}", self.log_tail());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// What a member that has ended has said; of one that runs, the last words may be under way.
     pub fn log_text(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -201,20 +208,27 @@ impl Member {
 
     /// Waits until the member answers and knows a leader.
     pub async fn wait_ready(&mut self) {
+        assert!(
+            self.is_ready_before_it_ends().await,
+            "{} ended before it was ready; its log ends with:\n{}",
+            self.name,
+            self.log_tail()
+        );
+    }
+
+    /// Waits until the member answers and knows a leader, or ends by itself.
+    pub async fn is_ready_before_it_ends(&mut self) -> bool {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
             if let Ok(Ok(status)) =
                 tokio::time::timeout(Duration::from_secs(2), self.status()).await
                 && status.leader != 0
             {
-                return;
+                return true;
             }
-            assert!(
-                self.is_running(),
-                "{} ended before it was ready; its log ends with:\n{}",
-                self.name,
-                self.log_tail()
-            );
+            if !self.is_running() {
+                return false;
+            }
             assert!(
                 Instant::now() < deadline,
                 "{} was not ready within {READY_WITHIN:?}; its log ends with:\n{}",
@@ -260,8 +274,8 @@ impl Cluster {
                 let name = format!("infra{i}");
                 Member {
                     binary: binary.clone(),
-                    client_port: free_port(),
-                    peer_port: free_port(),
+                    client: own_address(),
+                    peer: own_address(),
                     data_dir: directory.join(format!("{name}.etcd")),
                     log: directory.join(format!("{name}.log")),
                     arguments: Vec::new(),

@@ -85,11 +85,14 @@ impl Writers {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Waits until `more` puts have been acknowledged from now on.
+    /// Waits until `more` puts have been acknowledged from now on, at whatever pace, but one within each `within`.
     pub async fn progress(&self, more: u64, within: Duration) {
         let goal = self.acknowledged() + more;
-        let deadline = Instant::now() + within;
+        let (mut seen, mut deadline) = (self.acknowledged(), Instant::now() + within);
         while self.acknowledged() < goal {
+            if self.acknowledged() > seen {
+                (seen, deadline) = (self.acknowledged(), Instant::now() + within);
+            }
             assert!(
                 Instant::now() < deadline,
                 "only {} of {goal} puts were acknowledged within {within:?}",

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use tests::process::{Cluster, free_port, quorate};
+use tests::address::own_address;
+use tests::process::{Cluster, quorate};
 
 /// Runs it with these words, and reads what it wrote.
 fn bench(words: &str, directory: &Path) -> (Output, Value) {
@@ -103,7 +104,7 @@ fn a_server_is_started_measured_and_removed() {
 #[test]
 fn a_dead_server_is_an_error_and_no_panic() {
     let directory = tempfile::tempdir().unwrap();
-    let words = format!("put --duration 300ms --endpoints 127.0.0.1:{}", free_port());
+    let words = format!("put --duration 300ms --endpoints {}", own_address());
     let (output, report) = bench(&words, directory.path());
     assert_eq!(output.status.code(), Some(1));
     let median = &report["series"][0]["median"];

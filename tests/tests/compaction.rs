@@ -8,10 +8,10 @@
 use std::time::{Duration, Instant};
 
 use proto::etcdserverpb::{PutRequest, RangeRequest};
-use tests::process::{Cluster, Member, quorate};
+use tests::process::{Cluster, Member, READY_WITHIN, quorate};
 
 /// How long the compaction of a period of one second may take to be seen; a bound, not an expectation.
-const WITHIN: Duration = Duration::from_secs(30);
+const WITHIN: Duration = READY_WITHIN;
 const PERIODIC: [&str; 4] =
     ["--auto-compaction-mode", "periodic", "--auto-compaction-retention", "1s"];
 const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";

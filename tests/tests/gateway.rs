@@ -143,12 +143,12 @@ impl Pair {
     /// The same bytes to both. Ours are asked first: where they say that a method is not there yet, etcd is not
     /// asked, for it would do what was asked of it.
     fn compare(&mut self, what: &str, bytes: &[u8], until: Until) -> Reply {
-        let ours = Exchange::send(self.ours.members[0].client_port, bytes).read(until);
+        let ours = Exchange::send(self.ours.members[0].client, bytes).read(until);
         if ours.status == 501 && ours.text().contains("\"quorate: ") {
             self.later.insert(what.to_string());
             return ours;
         }
-        let etcd = Exchange::send(self.etcd.members[0].client_port, bytes).read(until);
+        let etcd = Exchange::send(self.etcd.members[0].client, bytes).read(until);
         *self.compared.entry(what.to_string()).or_default() += 1;
         let seen = |reply: &Reply, member: &Member| {
             let headers: Vec<_> = HEADERS
@@ -224,8 +224,8 @@ fn plain(text: &str, path: &str, member: &Member) -> String {
             "stream terminated by RST_STREAM with error code: CANCEL",
             "context deadline exceeded",
         )
-        .replace(&format!(":{}\"", member.client_port), ":CLIENT\"")
-        .replace(&format!(":{}\"", member.peer_port), ":PEER\"")
+        .replace(&format!(":{}\"", member.client.port()), ":CLIENT\"")
+        .replace(&format!(":{}\"", member.peer.port()), ":PEER\"")
         .replace("\"version\":\"3.7.3\"", "\"version\":\"3.7.x\"")
         .replace("\"version\":\"3.7.0\"", "\"version\":\"3.7.x\"");
     for key in ["cluster_id", "member_id", "raft_term"] {
@@ -630,13 +630,13 @@ async fn watches_tell_what_etcds_tell() {
     pair.compare("/v3/watch", &post("/v3/watch", "", late.as_bytes()), Until::Lines(2));
 
     // What happens while they are open.
-    let ports = [&pair.etcd, &pair.ours].map(|cluster| cluster.members[0].client_port);
+    let servers = [&pair.etcd, &pair.ours].map(|cluster| cluster.members[0].client);
     let open = post(
         "/v3/watch",
         "",
         watch(&format!(",\"range_end\":\"{z}\",\"prev_kv\":true")).as_bytes(),
     );
-    let mut streams = ports.map(|port| Exchange::send(port, &open));
+    let mut streams = servers.map(|server| Exchange::send(server, &open));
     streams.iter_mut().for_each(|stream| drop(stream.read(Until::Lines(1))));
     for i in 0..20 {
         pair.post(
@@ -651,11 +651,11 @@ async fn watches_tell_what_etcds_tell() {
         plain(&ours, "/v3/watch", &pair.ours.members[0])
     );
     // Clients that are gone leave nothing behind.
-    let port = pair.ours.members[0].client_port;
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let server = pair.ours.members[0].client;
+    let deadline = Instant::now() + Duration::from_secs(180);
     loop {
         let page =
-            Exchange::send(port, &request("GET", "/metrics", "", b"")).read(Until::End).text();
+            Exchange::send(server, &request("GET", "/metrics", "", b"")).read(Until::End).text();
         let line = page.lines().find(|line| line.starts_with("etcd_debugging_mvcc_watcher_total "));
         let count = line
             .expect("the number of watchers is on the page")
@@ -677,15 +677,15 @@ async fn watches_tell_what_etcds_tell() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_goes_both_ways() {
     let cluster = Cluster::ours(1, &[]).await;
-    let port = cluster.members[0].client_port;
+    let server = cluster.members[0].client;
     let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len()).into_bytes();
     let mut stream = Exchange::send(
-        port,
+        server,
         b"POST /v3/watch HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
     );
     stream.more(&chunk("{\"create_request\":{\"key\":\"YQ==\"}}"));
     assert!(stream.read(Until::Lines(1)).text().ends_with("\"created\":true}}\n"));
-    Exchange::send(port, &post("/v3/kv/put", "", b"{\"key\":\"YQ==\",\"value\":\"Yg==\"}"))
+    Exchange::send(server, &post("/v3/kv/put", "", b"{\"key\":\"YQ==\",\"value\":\"Yg==\"}"))
         .read(Until::End);
     let reply = stream.read(Until::Lines(2));
     assert!(
@@ -790,7 +790,7 @@ async fn every_way_of_asking_is_understood() {
     // Two requests on one connection.
     let once =
         format!("POST /v3/kv/range HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{range}");
-    let mut kept = Exchange::send(pair.ours.members[0].client_port, once.as_bytes());
+    let mut kept = Exchange::send(pair.ours.members[0].client, once.as_bytes());
     let first = kept.read(Until::End);
     assert_eq!((first.status, first.complete), (200, true));
     pair.finish();
@@ -882,7 +882,7 @@ async fn hostile_bytes_do_what_they_do_to_etcd() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_request_changes_nothing() {
     let Some(mut pair) = Pair::start("gateway_no_requests", &[]).await else { return };
-    let ports = [&pair.etcd, &pair.ours].map(|cluster| cluster.members[0].client_port);
+    let servers = [&pair.etcd, &pair.ours].map(|cluster| cluster.members[0].client);
     let before = pair.state();
     let json = "Content-Type: application/json\r\n";
     let (mut said, mut wrong) = (0, Vec::new());
@@ -894,10 +894,10 @@ async fn what_is_no_request_changes_nothing() {
     ] {
         for hostile in corpus("POST", path, json, body.as_bytes()) {
             // etcd keeps a watch open whose connection has lost its thread: it can neither be heard nor closed.
-            let asked = if path == "/v3/watch" { &ports[1..] } else { &ports[..] };
-            for port in asked {
-                let who = if *port == ports[0] { "etcd" } else { "ours" };
-                let answer = say(*port, &hostile.bytes);
+            let asked = if path == "/v3/watch" { &servers[1..] } else { &servers[..] };
+            for server in asked {
+                let who = if *server == servers[0] { "etcd" } else { "ours" };
+                let answer = say(*server, &hostile.bytes);
                 let why = not_refused(answer.as_deref());
                 wrong.extend(why.map(|why| format!("{path}, {}: {who}: {why}", hostile.what)));
             }
@@ -921,7 +921,7 @@ async fn what_is_no_request_changes_nothing() {
         (4, "/v3/cluster/member/list", "{\"linearizable\":true}"),
     ] {
         for hostile in mutations(seed, 400, &post(path, json, body.as_bytes())) {
-            let answer = say(ports[1], &hostile.bytes);
+            let answer = say(servers[1], &hostile.bytes);
             let is_answer = matches!(answer.as_deref().and_then(status), Some(200 | 301 | 307));
             let why = not_refused(answer.as_deref()).filter(|_| !is_answer);
             wrong.extend(why.map(|why| format!("{}: {why}", hostile.what)));
@@ -938,18 +938,19 @@ async fn what_is_no_request_changes_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_without_end_is_refused() {
     let mut cluster = Cluster::ours(1, &["--max-request-bytes", "1000"]).await;
-    let port = cluster.members[0].client_port;
+    let server = cluster.members[0].client;
     // Eight bytes of JSON for each byte that a message may have: a thousand, and half a MiB.
     let limit = 8 * (1000 + 512 * 1024);
     let blank = " ".repeat(limit - 2) + "{}";
-    let reply = Exchange::send(port, &post("/v3/kv/range", "", blank.as_bytes())).read(Until::End);
+    let reply =
+        Exchange::send(server, &post("/v3/kv/range", "", blank.as_bytes())).read(Until::End);
     assert_eq!(
         (reply.status, reply.text().contains("key is not provided")),
         (400, true),
         "{reply:?}"
     );
     let head = "POST /v3/kv/range HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let mut endless = Exchange::send(port, head.as_bytes());
+    let mut endless = Exchange::send(server, head.as_bytes());
     endless.more(format!("{:x}\r\n{}\r\n", limit + 1, " ".repeat(limit + 1)).as_bytes());
     let reply = endless.read(Until::End);
     assert_eq!(reply.status, 429, "{reply:?}");

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddrV4;
 use std::process::Command;
 
 use proto::etcdserverpb::RangeRequest;
@@ -55,19 +56,19 @@ fn ask(method: &'static str, target: &str, form: &str) -> Ask {
     Ask { method, target, headers, body: form.to_owned() }
 }
 
-fn send(port: u16, ask: &Ask) -> Reply {
-    Exchange::send(port, &ask.bytes()).read(Until::End)
+fn send(server: SocketAddrV4, ask: &Ask) -> Reply {
+    Exchange::send(server, &ask.bytes()).read(Until::End)
 }
 
 /// A PUT, POST or the like that must be done.
-fn done(port: u16, method: &'static str, target: &str, form: &str) -> Value {
-    let reply = send(port, &ask(method, target, form));
+fn done(server: SocketAddrV4, method: &'static str, target: &str, form: &str) -> Value {
+    let reply = send(server, &ask(method, target, form));
     assert!(matches!(reply.status, 200 | 201), "{method} {target} {form}: {reply:?}");
     serde_json::from_slice(&reply.body).unwrap_or(Value::Null)
 }
 
-fn index(port: u16) -> u64 {
-    let reply = send(port, &ask("GET", "/", ""));
+fn index(server: SocketAddrV4) -> u64 {
+    let reply = send(server, &ask("GET", "/", ""));
     reply.header("x-etcd-index").unwrap().parse().unwrap()
 }
 
@@ -91,8 +92,8 @@ const PARAMETERS: [&str; 14] = [
 
 /// Both servers, asked alike.
 struct Pair {
-    etcd: u16,
-    ours: u16,
+    etcd: SocketAddrV4,
+    ours: SocketAddrV4,
     asked: usize,
     /// How many requests named each parameter.
     parameters: BTreeMap<&'static str, usize>,
@@ -107,7 +108,7 @@ impl Pair {
         let mut reference = Cluster::new(&[etcd], &["--enable-v2"]);
         reference.start().await;
         let ours = Cluster::ours(1, &["--enable-v2"]).await;
-        let (a, b) = (reference.members[0].client_port, ours.members[0].client_port);
+        let (a, b) = (reference.members[0].client, ours.members[0].client);
         let begun = index(a);
         assert!(begun >= 2, "etcd begins at {begun}");
         (1..begun).for_each(|_| drop(done(b, "PUT", "/warm", "value=up")));
@@ -166,7 +167,7 @@ impl Pair {
     /// A client that waits on each server; both have answered the head.
     fn wait(&mut self, target: &str) -> Waiting {
         let ask = ask("GET", target, "");
-        let mut open = [self.etcd, self.ours].map(|port| Exchange::send(port, &ask.bytes()));
+        let mut open = [self.etcd, self.ours].map(|server| Exchange::send(server, &ask.bytes()));
         let heads = open.each_mut().map(|exchange| exchange.read(Until::Head));
         let headless = heads.map(|head| Reply { body: Vec::new(), ..head });
         self.compare(&ask, &headless[0], &headless[1]);
@@ -756,7 +757,7 @@ fn pages(pair: &mut Pair) {
         "/v2/stats/store",
     ] {
         let ask = ask("GET", &format!("~{page}"), "");
-        let [theirs, ours] = [pair.etcd, pair.ours].map(|port| send(port, &ask));
+        let [theirs, ours] = [pair.etcd, pair.ours].map(|server| send(server, &ask));
         assert_eq!(
             (theirs.status, theirs.header("content-type")),
             (ours.status, ours.header("content-type")),
@@ -767,7 +768,7 @@ fn pages(pair: &mut Pair) {
         assert_eq!(shape(&theirs), shape(&ours), "{page}: {theirs} {ours}");
     }
     let machines = send(pair.ours, &ask("GET", "~/v2/machines", ""));
-    assert_eq!(machines.text(), format!("http://127.0.0.1:{}", pair.ours));
+    assert_eq!(machines.text(), format!("http://{}", pair.ours));
     // What changes members says that it is not there yet.
     for (method, target) in
         [("POST", "/v2/members"), ("PUT", "/v2/members/1"), ("DELETE", "/v2/members/1")]
@@ -810,8 +811,8 @@ fn expiry(pair: &mut Pair) {
     }
     pair.ask(&Ask { ..ask("GET", "/soon/kept?quorum=true", "") });
     for gone in ["/soon/file", "/soon/refreshed", "/soon/dir"] {
-        for port in [pair.etcd, pair.ours] {
-            assert_eq!(send(port, &ask("GET", gone, "")).status, 404, "{gone}");
+        for server in [pair.etcd, pair.ours] {
+            assert_eq!(send(server, &ask("GET", gone, "")).status, 404, "{gone}");
         }
     }
 }
@@ -844,7 +845,7 @@ async fn the_old_command_line_works() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_flag_there_is_no_v2_api_and_the_answer_says_so() {
     let cluster = Cluster::ours(1, &[]).await;
-    let reply = send(cluster.members[0].client_port, &ask("GET", "/hello", ""));
+    let reply = send(cluster.members[0].client, &ask("GET", "/hello", ""));
     assert_eq!(reply.status, 404);
     assert!(reply.text().contains("--enable-v2"), "{}", reply.text());
 }
@@ -853,22 +854,22 @@ async fn without_the_flag_there_is_no_v2_api_and_the_answer_says_so() {
 async fn three_members_have_one_tree_and_expire_a_key_once() {
     let mut cluster = Cluster::ours(3, &["--enable-v2"]).await;
     let leader = cluster.leader().await;
-    let ports: Vec<u16> = cluster.members.iter().map(|member| member.client_port).collect();
-    let (follower, other) = (ports[(leader + 1) % 3], ports[(leader + 2) % 3]);
+    let servers: Vec<SocketAddrV4> = cluster.members.iter().map(|member| member.client).collect();
+    let (follower, other) = (servers[(leader + 1) % 3], servers[(leader + 2) % 3]);
     // What is put by one follower is read on the other, at once with a quorum.
     done(follower, "PUT", "/shared", "value=1");
     let read = done(other, "GET", "/shared?quorum=true", "");
     assert_eq!(read["node"]["value"], "1");
     // Changes on all members at once: each is done, none twice, and every index is given once.
     let before = index(follower);
-    let writers: Vec<_> = ports
+    let writers: Vec<_> = servers
         .iter()
-        .flat_map(|port| [*port, *port])
-        .map(|port| {
+        .flat_map(|server| [*server, *server])
+        .map(|server| {
             std::thread::spawn(move || -> Vec<u64> {
                 (0..25)
                     .map(|_| {
-                        let created = done(port, "POST", "/queue", "value=x");
+                        let created = done(server, "POST", "/queue", "value=x");
                         created["node"]["createdIndex"].as_u64().unwrap()
                     })
                     .collect()
@@ -881,11 +882,11 @@ async fn three_members_have_one_tree_and_expire_a_key_once() {
     let queue = done(other, "GET", "/queue?quorum=true", "");
     assert_eq!(queue["node"]["nodes"].as_array().unwrap().len(), 150);
     // A key with a time: on each member exactly one expiry is told, and it is the same.
-    let mut waits: Vec<Exchange> = ports
+    let mut waits: Vec<Exchange> = servers
         .iter()
-        .map(|port| {
+        .map(|server| {
             let ask = ask("GET", "/soon?wait=true&stream=true&recursive=true", "");
-            let mut exchange = Exchange::send(*port, &ask.bytes());
+            let mut exchange = Exchange::send(*server, &ask.bytes());
             exchange.read(Until::Head);
             exchange
         })
@@ -915,10 +916,10 @@ async fn three_members_have_one_tree_and_expire_a_key_once() {
         member.terminate();
     }
     cluster.start().await;
-    for port in ports {
-        let now: Vec<String> = asks.iter().map(|ask| send(port, ask).text()).collect();
+    for server in servers {
+        let now: Vec<String> = asks.iter().map(|ask| send(server, ask).text()).collect();
         assert_eq!(now, kept);
-        assert_eq!(index(port), at);
+        assert_eq!(index(server), at);
     }
     done(other, "PUT", "/shared", "value=2");
     assert_eq!(index(other), at + 1);
@@ -927,8 +928,8 @@ async fn three_members_have_one_tree_and_expire_a_key_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn v3_sees_the_tree_under_its_prefix_and_what_it_breaks_there_is_an_error() {
     let cluster = Cluster::ours(1, &["--enable-v2"]).await;
-    let port = cluster.members[0].client_port;
-    done(port, "PUT", "/hello", "value=world");
+    let server = cluster.members[0].client;
+    done(server, "PUT", "/hello", "value=world");
     let mut kv = cluster.members[0].kv();
     let range = RangeRequest {
         key: "/quorate/v2/".into(),
@@ -964,7 +965,7 @@ async fn v3_sees_the_tree_under_its_prefix_and_what_it_breaks_there_is_an_error(
         for broken in
             [ask("GET", "/hello", ""), ask("PUT", "/hello", "value=1"), ask("DELETE", "/hello", "")]
         {
-            let reply = send(port, &broken);
+            let reply = send(server, &broken);
             assert_eq!(reply.status, 500);
             let cause = format!("not a record of the v2 API: {key}");
             assert!(reply.text().contains(&cause), "{}", reply.text());
@@ -976,10 +977,11 @@ async fn v3_sees_the_tree_under_its_prefix_and_what_it_breaks_there_is_an_error(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_bytes_change_nothing() {
     let mut cluster = Cluster::ours(1, &["--enable-v2"]).await;
-    let port = cluster.members[0].client_port;
-    done(port, "PUT", "/hello", "value=world");
-    done(port, "PUT", "/dir/x", "value=1");
-    let before = (index(port), send(port, &ask("GET", "/?recursive=true&sorted=true", "")).text());
+    let server = cluster.members[0].client;
+    done(server, "PUT", "/hello", "value=world");
+    done(server, "PUT", "/dir/x", "value=1");
+    let before =
+        (index(server), send(server, &ask("GET", "/?recursive=true&sorted=true", "")).text());
     let deep = format!("/v2/keys{}", "/d".repeat(4_000));
     let long = format!("/v2/keys/{}", "l".repeat(60_000));
     let many = vec!["a=1"; 10_000].join("&");
@@ -1019,7 +1021,7 @@ async fn hostile_bytes_change_nothing() {
     add("GET", "/v2/stats/%73elf", "", b"", &[200]);
     add("PUT", "/v2/keys/..%2f..%2fquorate", FORM, b"value=1", &[301]);
     for (bytes, statuses) in &requests {
-        let reply = Exchange::send(port, bytes).read(Until::End);
+        let reply = Exchange::send(server, bytes).read(Until::End);
         let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]);
         assert!(statuses.contains(&reply.status), "{shown}: {} {}", reply.status, reply.text());
     }
@@ -1028,24 +1030,25 @@ async fn hostile_bytes_change_nothing() {
     spoiled.extend(corpus("POST", "/v2/keys/dir", FORM, b"value=hostile"));
     let mut wrong = Vec::new();
     for hostile in &spoiled {
-        let why = not_refused(say(port, &hostile.bytes).as_deref());
+        let why = not_refused(say(server, &hostile.bytes).as_deref());
         wrong.extend(why.map(|why| format!("{}: {why}", hostile.what)));
     }
     for escape in ESCAPES {
         let bytes = request("PUT", &format!("/v2/keys/{escape}"), FORM, b"value=hostile");
-        let reply = Exchange::send(port, &bytes).read(Until::End);
+        let reply = Exchange::send(server, &bytes).read(Until::End);
         assert_eq!(reply.status, 400, "{escape}: {}", reply.text());
     }
     // Questions with bytes turned, cut and put in, from a seed: still questions, or nothing.
     let asked = request("GET", "/v2/keys/hello?recursive=true&sorted=true&quorum=false", FORM, b"");
     for hostile in mutations(7, 1_500, &asked) {
-        let answer = say(port, &hostile.bytes);
+        let answer = say(server, &hostile.bytes);
         let is_answer = matches!(answer.as_deref().and_then(status), Some(200 | 301));
         let why = not_refused(answer.as_deref()).filter(|_| !is_answer);
         wrong.extend(why.map(|why| format!("{}: {why}", hostile.what)));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    let after = (index(port), send(port, &ask("GET", "/?recursive=true&sorted=true", "")).text());
+    let after =
+        (index(server), send(server, &ask("GET", "/?recursive=true&sorted=true", "")).text());
     assert_eq!(before, after);
     assert!(cluster.members[0].is_running());
     assert!(!cluster.members[0].log_text().contains("panic"));

@@ -15,7 +15,6 @@
 use std::{
     ffi::OsString,
     io::{Cursor, Write},
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
@@ -23,6 +22,11 @@ use std::{
 };
 
 use ctl::Streams;
+
+#[path = "../../../tests/src/address.rs"]
+mod address;
+
+use self::address::own_address;
 
 /// How a command ended and what it said.
 #[derive(Debug, PartialEq)]
@@ -41,6 +45,9 @@ fn reference() -> Option<(PathBuf, PathBuf)> {
     (etcd.exists() && etcdctl.exists()).then_some((etcd, etcdctl))
 }
 
+/// How long anything may take; a bound, not an expectation.
+const WITHIN: Duration = Duration::from_secs(180);
+
 struct Server {
     process: Child,
     endpoint: String,
@@ -50,11 +57,7 @@ struct Server {
 impl Server {
     fn start(etcd: &Path) -> Server {
         let data = tempfile::tempdir().unwrap();
-        // Both ports are free now; that they still are in a moment is as good as it gets.
-        let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [client, peer] =
-            listeners.each_ref().map(|listener| listener.local_addr().unwrap().to_string());
-        drop(listeners);
+        let [client, peer] = [(); 2].map(|()| own_address().to_string());
         let (client_url, peer_url) = (format!("http://{client}"), format!("http://{peer}"));
         // Ids are made from what a member advertises; nobody ever calls a lone member there.
         let advertised = "http://127.0.0.1:2380";
@@ -69,7 +72,7 @@ impl Server {
             .spawn()
             .unwrap();
         let server = Server { process, endpoint: client, _data: data };
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + WITHIN;
         while ours(&server, &["get", "ready", "--command-timeout=1s"], "").code != 0 {
             assert!(Instant::now() < deadline, "etcd does not serve");
         }
@@ -179,14 +182,16 @@ fn compare_at_rest(cases: &[(&[&str], &str)]) {
     let Some((etcd, etcdctl)) = reference() else { return compare(&[]) };
     let server = Server::start(&etcd);
     let status = || theirs(&etcdctl, &server, &["endpoint", "status", "-w", "json"], "").out;
-    let mut last = status();
-    for _ in 0..60 {
-        std::thread::sleep(Duration::from_millis(500));
+    // It frees them with its commits, a tenth of a second apart: what it says is to be the same for far longer than that.
+    let (mut last, mut since) = (status(), Instant::now());
+    let deadline = Instant::now() + WITHIN;
+    while since.elapsed() < Duration::from_secs(2) {
+        assert!(Instant::now() < deadline, "etcd does not come to rest: {last}");
+        std::thread::sleep(Duration::from_millis(100));
         let now = status();
-        if now == last {
-            break;
+        if now != last {
+            (last, since) = (now, Instant::now());
         }
-        last = now;
     }
     for (line, input) in cases {
         let ours = blank(&server, ours(&server, line, input));

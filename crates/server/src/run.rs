@@ -136,7 +136,7 @@ fn serve(config: Config) -> ExitCode {
     let forced = std::thread::Builder::new().name("force".to_string()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
             log!(Warn, "received a second signal; ending at once", "signal" => signal as u32);
-            log::flush(Duration::from_millis(200));
+            log::flush(Duration::from_secs(1));
             std::process::exit(1);
         }
     });

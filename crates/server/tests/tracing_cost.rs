@@ -11,11 +11,14 @@
     reason = "a test may stop where it stands, and looks at the real clock"
 )]
 
+#[path = "../../../tests/src/address.rs"]
+mod address;
 mod common;
 
-use std::net::TcpListener;
+use std::net::SocketAddrV4;
 use std::process::Command;
 
+use address::own_address;
 use common::{call, framed, head, put_request};
 use prost::Message;
 use server::config::{self, Action};
@@ -27,9 +30,8 @@ fn setting(name: &str, default: &str) -> String {
 }
 
 fn members(count: usize, tracing: replica::Tracing, directory: &tempfile::TempDir) -> Vec<Member> {
-    let free_port = |_| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let ports: Vec<u16> = (0..count).map(free_port).collect();
-    let url = |number: usize| format!("http://127.0.0.1:{}", ports[number]);
+    let addresses: Vec<SocketAddrV4> = (0..count).map(|_| own_address()).collect();
+    let url = |number: usize| format!("http://{}", addresses[number]);
     let cluster: Vec<String> =
         (0..count).map(|number| format!("m{number}={}", url(number))).collect();
     let start = |number| {

@@ -7,11 +7,14 @@
     reason = "a test may stop where it stands, looks at the real clock and takes ports"
 )]
 
+#[path = "../../../tests/src/address.rs"]
+mod address;
 mod common;
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use address::own_address;
 use common::{Lone, channel, put_request as put};
 use prost::Message;
 use proto::etcdserverpb::kv_client::KvClient;
@@ -598,10 +601,7 @@ async fn ids_are_the_streams_own() {
 /// A stream that wants a leader ends when there has been none for a while, and is refused from then on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_stream_that_wants_a_leader_ends_without_one() {
-    let peers: Vec<String> = (0..2)
-        .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
-        .map(|listener| format!("http://{}", listener.local_addr().unwrap()))
-        .collect();
+    let peers = [(); 2].map(|()| format!("http://{}", own_address()));
     let flags = |name: &str, peer: &str| {
         vec![
             format!("--name={name}"),
