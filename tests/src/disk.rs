@@ -59,45 +59,50 @@ impl Disk {
         &self.mount
     }
 
-    /// The power fails, and comes back; nobody may have files open here. What was not synced is lost; or, every other time,
-    /// some files of it are not, for the kernel writes by itself what it likes and when.
+    /// The kernel writes some files by itself, which it does with what it likes and when.
+    pub fn write_back_some(&self, random: &mut Random) {
+        write_back_some(&self.mount, random);
+    }
+
+    /// The power fails, and comes back; nobody may have files open here. What was not synced is lost.
     ///
     /// Returns whether something was lost of a file that is written here and never synced: mostly so.
-    pub fn cut_power(&mut self, random: &mut Random) -> bool {
-        let unsynced = self.mount.join("unsynced");
-        if random.one_in(2) {
-            write_back_some(&self.mount, random);
-        }
-        fs::write(&unsynced, UNSYNCED).unwrap();
+    pub fn cut_power(&mut self) -> bool {
         self.cuts += 1;
         let copy = self.image.with_extension("").with_extension(format!("{}.image", self.cuts));
-        self.copy(&copy);
+        let unsynced = self.copy(&copy);
         // What the kernel writes now is written to the old image.
         self.unmount();
         fs::remove_file(&self.image).unwrap();
         self.image = copy;
         self.device = attached(&self.image).expect("there was a loop device before");
         run_ok(&mut self.mounting());
-        let has_lost = !fs::read(&unsynced).is_ok_and(|found| found == UNSYNCED);
-        fs::write(&unsynced, "").unwrap();
-        has_lost
+        !fs::read(&unsynced).is_ok_and(|found| found == UNSYNCED)
     }
 
-    /// Files that are removed leave holes in the image, so that less has to be copied.
+    /// Files that are removed leave holes in the image, so that less has to be copied. The journal is written when somebody
+    /// syncs, and not every five seconds besides: what was not synced is lost, however slow this machine is.
     fn mounting(&self) -> Command {
         let mut mount = Command::new("mount");
-        mount.args(["-o", "noatime,discard", &self.device]).arg(&self.mount);
+        mount.args(["-o", "noatime,discard,commit=600", &self.device]).arg(&self.mount);
         mount
     }
 
-    /// A copy takes time, and the kernel's own writes (of its journal, every five seconds) may come between. A copy
-    /// during which none was begun or ended is the disk at one moment.
-    fn copy(&self, to: &Path) {
+    /// A copy takes time, and the kernel's own writes (of what was written half a minute ago, and each of it once) may come
+    /// between. A copy during which none was begun or ended is the disk at one moment. Before it a file is written that is
+    /// never synced; where.
+    fn copy(&self, to: &Path) -> PathBuf {
+        let unsynced = self.mount.join(format!("unsynced.{}", self.cuts));
         for _ in 0..COPIES_MAX {
+            // A new one each time: what replaces an old one the kernel writes at once.
+            if unsynced.exists() {
+                fs::remove_file(&unsynced).unwrap();
+            }
+            fs::write(&unsynced, UNSYNCED).unwrap();
             let before = self.writes();
             run_ok(Command::new("cp").arg("--sparse=always").arg(&self.image).arg(to));
             if before == self.writes() && before.1 == 0 {
-                return;
+                return unsynced;
             }
         }
         panic!("{} is written all the time", self.image.display());
@@ -146,15 +151,46 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         // Also after half a start, and whatever stands in the way: the image stays for whoever wants to look.
-        for command in [
-            Command::new("umount").arg("-l").arg(&self.mount),
-            Command::new("losetup").args(["-d", &self.device]),
-        ] {
-            let output = run(command);
-            if !output.status.success() {
-                eprintln!("{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-            }
-        }
+        undone(Command::new("umount").arg("-l").arg(&self.mount));
+        undone(Command::new("losetup").args(["-d", &self.device]));
+    }
+}
+
+/// A small file system in memory, which can be filled; unmounted when it is dropped.
+pub struct Tmpfs {
+    mount: PathBuf,
+}
+
+impl Tmpfs {
+    /// One of so many megabytes, mounted at `mount`, which is made.
+    ///
+    /// # Errors
+    /// Why there can be none here: no root.
+    pub fn new(mount: PathBuf, megabytes: u32) -> Result<Tmpfs, String> {
+        fs::create_dir(&mount).unwrap();
+        let size = format!("size={megabytes}m");
+        tried(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&mount))?;
+        Ok(Tmpfs { mount })
+    }
+
+    /// Where its files are.
+    pub fn path(&self) -> &Path {
+        &self.mount
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        // A test that fails leaves a member that has files open here.
+        undone(Command::new("umount").arg("-l").arg(&self.mount));
+    }
+}
+
+/// Runs what undoes something; says so if it does not work.
+fn undone(command: &mut Command) {
+    let output = run(command);
+    if !output.status.success() {
+        eprintln!("{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }
 
@@ -199,6 +235,7 @@ pub struct Syncs {
     library: PathBuf,
     control: PathBuf,
     struck: PathBuf,
+    held: PathBuf,
 }
 
 impl Syncs {
@@ -210,36 +247,49 @@ impl Syncs {
             run_ok(Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]));
         }
         let control = directory.join(format!("{name}.syncs"));
-        let struck = directory.join(format!("{name}.struck"));
+        let [struck, held] = ["struck", "held"].map(|it| directory.join(format!("{name}.{it}")));
         fs::write(&struck, "").unwrap();
-        let syncs = Syncs { library, control, struck };
+        fs::write(&held, "").unwrap();
+        let syncs = Syncs { library, control, struck, held };
         syncs.heal();
         syncs
     }
 
     /// What the process must be started with.
-    pub fn environment(&self) -> [(String, String); 3] {
+    pub fn environment(&self) -> [(String, String); 4] {
         [
             ("LD_PRELOAD", &self.library),
             ("SYNCS_CONTROL", &self.control),
             ("SYNCS_STRUCK", &self.struck),
+            ("SYNCS_HELD", &self.held),
         ]
         .map(|(name, path)| (name.to_owned(), path.to_str().unwrap().to_owned()))
     }
 
     /// From now on a sync takes so many milliseconds longer.
     pub fn slow(&self, milliseconds: u32) {
-        self.say(milliseconds, true);
+        self.say(&format!("{milliseconds} 1 0 -"));
     }
 
     /// From now on a sync takes so many milliseconds, says that it is done, and has done nothing.
     pub fn pretend(&self, milliseconds: u32) {
-        self.say(milliseconds, false);
+        self.say(&format!("{milliseconds} 0 0 -"));
+    }
+
+    /// From now on a sync of a file that has this word in its path waits until another thing is said; all others say that
+    /// they are done, and have done nothing.
+    pub fn hold(&self, word: &str) {
+        self.say(&format!("0 0 0 {word}"));
+    }
+
+    /// The process is killed when it would make its n-th sync, counted from one.
+    pub fn kill_at(&self, number: u32) {
+        self.say(&format!("0 1 {number} -"));
     }
 
     /// From now on a sync is a sync.
     pub fn heal(&self) {
-        self.say(0, true);
+        self.say("0 1 0 -");
     }
 
     /// How many syncs were slow or none, so far.
@@ -247,10 +297,15 @@ impl Syncs {
         fs::metadata(&self.struck).unwrap().len()
     }
 
+    /// How many syncs were held, so far, or are.
+    pub fn held(&self) -> u64 {
+        fs::metadata(&self.held).unwrap().len()
+    }
+
     /// In one step, so that nobody reads half a word.
-    fn say(&self, milliseconds: u32, syncs: bool) {
+    fn say(&self, words: &str) {
         let new = self.control.with_extension("new");
-        fs::write(&new, format!("{milliseconds} {}", u8::from(syncs))).unwrap();
+        fs::write(&new, words).unwrap();
         fs::rename(&new, &self.control).unwrap();
     }
 }

@@ -18,10 +18,11 @@ use proto::etcdserverpb::kv_client::KvClient;
 use proto::etcdserverpb::request_op::Request as Op;
 use proto::etcdserverpb::{Compare, PutRequest, RangeRequest, RequestOp, TxnRequest};
 use rustix::process::Signal;
+use tests::address::own_address;
 use tests::disk::{Disk, Syncs};
 use tests::history::{Asked, Clients, Judged, Watching, events, eventually, judge};
 use tests::network::Network;
-use tests::process::{Cluster, Member, READY_WITHIN, channel, free_port, quorate};
+use tests::process::{Cluster, Member, READY_WITHIN, channel, quorate};
 use tests::random::Random;
 use tests::{need, skip};
 use tokio::task::{JoinSet, block_in_place};
@@ -159,7 +160,7 @@ impl Site {
         let disk = |member: &Member| Disk::new(&directory, &format!("{}.disk", member.name));
         let disks: Result<Vec<Disk>, String> = site.cluster.members.iter().map(disk).collect();
         let has_disks = disks.map(|disks| site.disks = disks);
-        let mut ports = Vec::new();
+        let mut addresses = Vec::new();
         for (i, member) in site.cluster.members.iter_mut().enumerate() {
             let syncs = Syncs::new(&directory, &member.name);
             member.environment.extend(syncs.environment());
@@ -169,11 +170,11 @@ impl Site {
                 let data = member.data_dir.to_str().unwrap().to_owned();
                 replace_argument(member, "--data-dir", &data);
             }
-            let listen = free_port();
-            ports.push((member.peer_port, listen));
-            replace_argument(member, "--listen-peer-urls", &format!("http://127.0.0.1:{listen}"));
+            let listen = own_address();
+            addresses.push((member.peer, listen));
+            replace_argument(member, "--listen-peer-urls", &format!("http://{listen}"));
         }
-        site.network = Network::start(&ports).await;
+        site.network = Network::start(&addresses).await;
         site.cluster.start().await;
         let mut ids = Vec::new();
         for member in &site.cluster.members {
@@ -212,7 +213,7 @@ impl Site {
                 assert!(self.stands_still(at), "it was stopped while the clients asked");
             }
             Kill => self.kill(at),
-            PowerCut => self.cut_power(at),
+            PowerCut => self.cut_power(at, true),
         }
         *self.tally.struck.entry(fault).or_default() += 1;
     }
@@ -270,11 +271,18 @@ impl Site {
         assert_eq!(ended.signal(), Some(Signal::KILL.as_raw()), "it ended by itself: {ended}");
     }
 
-    fn cut_power(&mut self, at: usize) {
+    /// With `is_moody`, every other time the kernel has written some files before.
+    fn cut_power(&mut self, at: usize, is_moody: bool) {
         self.kill(at);
         // How much is drawn depends on the files; what is drawn afterwards shall not.
         let mut random = Random::new(self.random.draw());
-        let lost = block_in_place(|| self.disks[at].cut_power(&mut random));
+        let disk = &mut self.disks[at];
+        let lost = block_in_place(|| {
+            if is_moody && random.one_in(2) {
+                disk.write_back_some(&mut random);
+            }
+            disk.cut_power()
+        });
         self.tally.cuts_with_loss += usize::from(lost);
     }
 
@@ -417,7 +425,9 @@ async fn the_power_of_a_lone_member_fails_again_and_again_and_nothing_is_lost() 
         clients.progress(1 + site.random.below(400)).await;
         // Not a wait for something: moments are spread between one write and the next.
         tokio::time::sleep(Duration::from_micros(site.random.below(20_000))).await;
-        let (acknowledged, revision) = power_failed(&mut site, &clients).await;
+        let left = power_failed(&mut site, &clients, true).await;
+        let (acknowledged, revision) =
+            left.unwrap_or_else(|| panic!("QUORATE_SEED={seed}, cut {cut}"));
         assert!(
             revision >= acknowledged,
             "QUORATE_SEED={seed}, cut {cut}: revision {acknowledged} was acknowledged, {revision} is left"
@@ -433,6 +443,9 @@ async fn the_power_of_a_lone_member_fails_again_and_again_and_nothing_is_lost() 
     let judged = judge(&asked.history, &live, &whole)
         .unwrap_or_else(|why| panic!("QUORATE_SEED={seed}: {why}"));
     report("power_cuts", &asked, &judged, site.evidence());
+    // Somebody who syncs all the disks of this machine may come between the one or the other write and its power cut.
+    let (cuts, with_loss) = (site.tally.struck[&PowerCut], site.tally.cuts_with_loss);
+    assert!(with_loss * 2 > cuts, "{with_loss} of {cuts} power cuts were more than kills");
 }
 
 /// What the last test would have missed if its power cuts lost nothing or nobody counted: a disk whose syncs do nothing
@@ -445,7 +458,13 @@ async fn a_disk_that_says_it_has_synced_and_has_not_loses_what_was_acknowledged(
     for cut in 1..=LYING_CUTS_MAX {
         site.syncs[0].pretend(0);
         clients.progress(300).await;
-        let (acknowledged, revision) = power_failed(&mut site, &clients).await;
+        let Some((acknowledged, revision)) = power_failed(&mut site, &clients, false).await else {
+            // The kernel has written the state meanwhile, and not the log.
+            let log = site.cluster.members[0].log_text();
+            assert!(log.contains("this member has lost a part of its log"), "{log}");
+            println!("lying_disk: cut {cut} left a log that the member does not start with");
+            return;
+        };
         if revision < acknowledged {
             clients.resume();
             clients.progress(100).await;
@@ -467,19 +486,21 @@ async fn a_disk_that_says_it_has_synced_and_has_not_loses_what_was_acknowledged(
 }
 
 /// The power of a lone member fails and comes back while clients ask, who rest then. The greatest revision that was
-/// acknowledged, and the one that it has.
-async fn power_failed(site: &mut Site, clients: &Clients) -> (i64, i64) {
-    site.cut_power(0);
+/// acknowledged, and the one that it has, if it starts.
+async fn power_failed(site: &mut Site, clients: &Clients, is_moody: bool) -> Option<(i64, i64)> {
+    site.cut_power(0, is_moody);
     *site.tally.struck.entry(PowerCut).or_default() += 1;
     clients.rest().await;
     let acknowledged = clients.revision();
     site.syncs[0].heal();
     site.cluster.members[0].start();
-    site.cluster.members[0].wait_ready().await;
+    if !site.cluster.members[0].is_ready_before_it_ends().await {
+        return None;
+    }
     // A linearizable read; a status may be told before the log's last entries are applied again.
     let read = RangeRequest { key: "any".into(), ..Default::default() };
     let answer = site.cluster.members[0].kv().range(read).await.unwrap().into_inner();
-    (acknowledged, answer.header.unwrap().revision)
+    Some((acknowledged, answer.header.unwrap().revision))
 }
 
 fn report(test: &str, asked: &Asked, judged: &Judged, tally: &Tally) {
