@@ -176,6 +176,8 @@ pub struct Truth {
     logs: BTreeMap<(u64, u64), (u64, Option<u64>)>,
     hashes: BTreeMap<(i64, (i64, bool)), (u32, NodeId)>,
     kept: BTreeMap<i64, Kept>,
+    /// How the last life of each lease's name was kept, and its time to live, once it has ended.
+    former: BTreeMap<i64, (Kept, i64)>,
     /// Every lease's time to live in seconds, also of those that are gone.
     ttls: BTreeMap<i64, i64>,
     /// The entries that granted each lease and that ended it.
@@ -216,6 +218,7 @@ impl Truth {
             logs: BTreeMap::new(),
             hashes: BTreeMap::new(),
             kept: BTreeMap::new(),
+            former: BTreeMap::new(),
             ttls: BTreeMap::new(),
             spans: BTreeMap::new(),
             mirrors: vec![LogMirror::default(); members],
@@ -481,7 +484,9 @@ impl Truth {
         Ok(self.model.note_change(id, refusal).clone())
     }
 
-    /// A lease whose end a leader's clock has decided had all its time, as that leader counts it.
+    /// A lease whose end a leader's clock has decided had all its time, as that leader counts it; or the lease of the same
+    /// name before it had, if a client has revoked that one and granted it again while the clock's decision was on its way:
+    /// what is proposed then names the lease alone, here as in etcd.
     fn check_expiry(&mut self, lease: i64, id: u64, term: u64, now: u64) -> Result<(), Broken> {
         let is_own = id >> 42 & 0x3f == 63;
         let kept = self.kept.remove(&lease).unwrap_or_default();
