@@ -53,7 +53,7 @@ fn head(out: &mut BytesMut, field: u32, length: usize) {
     varint(out, length as u64);
 }
 
-/// Bytes that [`bytes`] takes for a value of this length.
+/// Bytes that [`bytes()`] takes for a value of this length.
 fn sized(field: u32, length: usize) -> usize {
     varint_bytes(u64::from(field) << 3) + varint_bytes(length as u64) + length
 }
