@@ -489,21 +489,25 @@ impl Truth {
     /// what is proposed then names the lease alone, here as in etcd.
     fn check_expiry(&mut self, lease: i64, id: u64, term: u64, now: u64) -> Result<(), Broken> {
         let is_own = id >> 42 & 0x3f == 63;
-        let kept = self.kept.remove(&lease).unwrap_or_default();
+        let ttl = self.ttls.get(&lease).copied().unwrap_or(0);
+        let life = (self.kept.remove(&lease).unwrap_or_default(), ttl);
+        let former = self.former.insert(lease, life);
         if !is_own {
             return Ok(());
         }
         self.expired += 1;
         let Some((leader, since)) = self.leaders.get(&term).copied() else { return Ok(()) };
-        let from = if kept.term == term { kept.at.max(since) } else { since };
-        let ttl_ms = self.ttls.get(&lease).copied().unwrap_or(0) as u64 * 1_000;
-        let ticks = ttl_ms.div_ceil(self.tick_ms).saturating_sub(2);
         let tick_us = self.tick_us[(leader as usize - 1) % self.founders];
-        let least = from + ticks * tick_us;
-        if now < least {
+        let tick_ms = self.tick_ms;
+        let least = |(kept, ttl): (Kept, i64)| {
+            let from = if kept.term == term { kept.at.max(since) } else { since };
+            let ticks = (ttl as u64 * 1_000).div_ceil(tick_ms).saturating_sub(2);
+            from + ticks * tick_us
+        };
+        if now < least(life) && former.is_none_or(|former| now < least(former)) {
             return Err(format!(
-                "lease {lease:x} of {ttl_ms} ms was ended by the clock of term {term} {} ms too early",
-                (least - now) / 1_000
+                "lease {lease:x} of {ttl} s was ended by the clock of term {term} {} ms too early",
+                (least(life) - now) / 1_000
             ));
         }
         Ok(())

@@ -303,7 +303,7 @@ impl Scenario {
             think_us: 0,
             shards: random.between(1, 3) as u8,
             sectors: vec![sector_choice; members],
-            clocks: (0..members).map(|_| 900 + random.below(61) * 10 / 3).collect(),
+            clocks: (0..members).map(|_| 901 + random.below(61) * 10 / 3).collect(),
             sync_us: (0..members).map(|_| *random.pick(&[150, 400, 400, 1_000, 3_000])).collect(),
             latency_us: (random.between(50, 1_500), random.between(50, 2_000)),
             faults,
