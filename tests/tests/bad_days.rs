@@ -309,9 +309,15 @@ async fn a_member_that_is_killed_while_it_is_founded_starts_again() {
 async fn a_second_signal_ends_a_member_at_once() {
     use std::io::Write as _;
 
-    let mut cluster = Cluster::ours(1, &[]).await;
+    let mut cluster = Cluster::new(&[quorate()], &[]);
+    let syncs = Syncs::new(&cluster.directory, "infra0");
+    cluster.members[0].environment.extend(syncs.environment());
+    cluster.start().await;
     let member = &mut cluster.members[0];
-    // A client that never answers GOAWAY: the member waits for it for a while.
+    // The store cannot sync what it has yet to keep, so an orderly end does not come.
+    syncs.hold("/store/");
+    put(member, "key", "value").await.unwrap();
+    // Nor would it at once: here is a client that never answers GOAWAY.
     let mut client = std::net::TcpStream::connect(member.client).unwrap();
     client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
     // The member's SETTINGS: it has taken the connection.
