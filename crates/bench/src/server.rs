@@ -1,7 +1,7 @@
 //! Servers as processes: a cluster in a directory of its own, on ports of its own, ended when it is dropped.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -119,7 +119,8 @@ impl Cluster {
         let directory = directory.map_err(|error| format!("{}: {error}", parent.display()))?;
         let members = if binary.limit { 1 } else { members };
         let ports = free_ports(2 * members).map_err(|error| format!("no free port: {error}"))?;
-        let url = |port: u16| format!("http://127.0.0.1:{port}");
+        let host = host();
+        let url = |port: u16| format!("http://{host}:{port}");
         let founders: Vec<String> =
             (0..members).map(|i| format!("m{i}={}", url(ports[members + i]))).collect();
         let mut built = Vec::new();
@@ -143,7 +144,7 @@ impl Cluster {
             }
             command.extend(binary.flags.iter().cloned());
             built.push(Member {
-                client: SocketAddr::from(([127, 0, 0, 1], ports[i])),
+                client: SocketAddr::from((host, ports[i])),
                 command,
                 log: directory.path().join(format!("m{i}.log")),
                 child: None,
@@ -277,9 +278,17 @@ pub fn ask<T, E: ToString>(what: impl Future<Output = Result<T, E>>) -> Result<T
     runtime.map_err(|error| error.to_string())?.block_on(what).map_err(|error| error.to_string())
 }
 
-/// Ports of the loopback that nobody listens on now, all different.
+/// An address of the loopback that is this process's own: connections go out from 127.0.0.1, and would now and then take a port
+/// there between the moment in which it was found free and that in which a server listens on it.
+fn host() -> Ipv4Addr {
+    /// 127.128.0.0/10: as many addresses as Linux has process ids.
+    const FIRST: u32 = 0x7f80_0000;
+    Ipv4Addr::from(FIRST + std::process::id() % (1 << 22))
+}
+
+/// Ports of it that nobody listens on now, all different.
 fn free_ports(count: usize) -> std::io::Result<Vec<u16>> {
-    let listeners = (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0)));
+    let listeners = (0..count).map(|_| TcpListener::bind((host(), 0)));
     let listeners = listeners.collect::<std::io::Result<Vec<_>>>()?;
     listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }

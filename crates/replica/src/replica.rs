@@ -409,6 +409,14 @@ impl Replica {
         conf_state.voters == [self.me] && conf_state.voters_outgoing.is_empty()
     }
 
+    /// A learner may have applied what this member has committed and not applied yet, and have shown it.
+    fn is_only_member(&self) -> bool {
+        let conf_state = self.raft.conf_state();
+        self.is_only_voter()
+            && conf_state.learners.is_empty()
+            && conf_state.learners_next.is_empty()
+    }
+
     /// Whether it leads and has applied an entry of its term: it has then applied whatever was committed before it.
     fn leads_in_force(&self) -> bool {
         self.raft.role() == RoleKind::Leader && self.pipeline.applied().1 == self.raft.term()
@@ -457,11 +465,11 @@ impl Replica {
         Command { id: self.names.next_name(), caller: Caller::default(), request }
     }
 
-    /// The words that other threads look at. The flag of the lone voter falls here, before the driver has any message
+    /// The words that other threads look at. The flag of the lone member falls here, before the driver has any message
     /// of this turn in hand, and rises only when no membership change can be on its way.
     fn publish(&mut self) {
         let lone =
-            self.leads_in_force() && self.is_only_voter() && !self.raft.conf_change_pending();
+            self.leads_in_force() && self.is_only_member() && !self.raft.conf_change_pending();
         if lone != self.standing.lone() {
             self.standing.set_lone(lone && self.end == End::Not);
         }

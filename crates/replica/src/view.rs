@@ -47,7 +47,7 @@ impl View {
     }
 
     /// Whether a linearizable read may be served from here at once, without a read index: this member is the only
-    /// voter, leads, and has applied an entry of its term.
+    /// one, leads, and has applied an entry of its term.
     pub fn lone(&self) -> bool {
         self.standing.lone.load(SeqCst)
     }

@@ -595,6 +595,29 @@ fn the_lone_flag_falls_before_the_new_voter_is_told() {
     assert_eq!(house.node(1).read_answer(1), None);
 }
 
+/// A read that a learner passes on is answered with what is committed, and the learner may have applied it before its leader
+/// has. Who read there first and then here must not go back.
+#[test]
+fn a_lone_voter_beside_a_learner_reads_what_is_committed() {
+    let mut house = House::new(&[1]);
+    let learner = Node::new(config(2), Bootstrap::Join);
+    house.nodes.insert(2, learner);
+    house.ticks(2);
+    house.node(1).change(ConfChangeKind::AddLearnerNode, 2);
+    house.ticks(5);
+    assert_eq!(house.node(1).replica().status().conf_state.learners, [2]);
+    house.node(1).hold(Worker::Apply);
+    house.node(1).put("k", "v");
+    house.ticks(5);
+    assert_eq!(house.node(2).get("k").as_deref(), Some("v"));
+    assert_eq!(house.node(1).get("k"), None);
+    assert!(!house.node(1).view().lone(), "it would read an older state");
+    house.node(1).read_index(1);
+    house.settle();
+    let at = house.node(1).read_answer(1).unwrap().unwrap();
+    assert!(at > house.node(1).view().applied(), "the read waits for the put");
+}
+
 #[test]
 fn a_removed_second_voter_leaves_a_lone_one() {
     let mut house = House::new(&[1, 2]);

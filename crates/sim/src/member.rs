@@ -549,6 +549,7 @@ impl World {
         });
         // What was recovered must itself be as durable as what is told of it from now on.
         let loss = Loss::Everything;
+        self.figures.crash_states += 1;
         let kept = self.members[m].would_recover(loss, &self.scenario, &self.truth, m, now);
         self.expect(kept);
         let phase = self.members[m].latencies.below(self.scenario.tick_us(m));
@@ -1053,6 +1054,7 @@ impl World {
         let is_sound = member.is_up() && !member.is_doomed() && !member.is_rotten();
         if is_sound && self.script.is_none() {
             let now = self.now;
+            self.figures.crash_states += 1;
             let kept = self.members[m].would_recover(loss, &self.scenario, &self.truth, m, now);
             self.expect(kept);
         }

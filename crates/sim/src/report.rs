@@ -58,6 +58,8 @@ pub struct Figures {
     pub elections: u64,
     /// Leases ended by a clock.
     pub expired: u64,
+    /// Copies of disks, without what was not synced, on which a start was tried.
+    pub crash_states: u64,
     /// What clients asked, by the values of its fields.
     pub arguments: Arguments,
     /// The kinds that were enabled.
@@ -122,7 +124,8 @@ impl Figures {
             releases,
             restarts,
             elections,
-            expired
+            expired,
+            crash_states
         );
         self.arguments.add(&other.arguments);
         for (sum, fired) in self.fired.iter_mut().zip(other.fired) {
@@ -163,6 +166,10 @@ impl Figures {
                 self.restarts, self.elections, self.sent, self.snapshots, self.releases
             ),
             format!("leases         {} expired", self.expired),
+            format!(
+                "crash states   {} disks started from a copy, as they would be if the power went",
+                self.crash_states
+            ),
             self.arguments.met().line(),
         ]
     }
