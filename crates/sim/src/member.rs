@@ -278,28 +278,36 @@ impl Member {
         }
     }
 
-    /// The files of the log and the store, and how much of each is vouched for by the log's last sync mark, or is not the
-    /// log's.
+    /// The files of the log and the store, and how much of each is vouched for by the log's last sync mark that is itself
+    /// durable, or is not the log's: a mark is written behind the sync that it speaks of, and if the power takes it, what it
+    /// vouched for is the log's last batch again.
     fn settled_files(&self) -> Vec<(PathBuf, u64)> {
-        let disk = self.memory.fork();
+        let [disk, durable] = [self.memory.fork(), self.memory.fork()];
         disk.set_capacity(None);
+        durable.set_capacity(None);
+        durable.power_cut_with(&mut |_| vfs::memory::Fate::Lost);
+        let log = Path::new("/data/member/wal");
         let mut bytes: Vec<(PathBuf, u64)> = Vec::new();
-        for dir in ["/data/member/wal", "/data/member/store"] {
-            for name in disk.list(Path::new(dir)).unwrap_or_default() {
-                let path = Path::new(dir).join(name);
+        for dir in [log, Path::new("/data/member/store")] {
+            for name in disk.list(dir).unwrap_or_default() {
+                let path = dir.join(name);
                 let file = disk.open(&path, OpenMode::Read);
                 let len = file.and_then(|file| file.len()).expect("a file that was listed");
                 bytes.push((path, len));
             }
         }
-        let marks = wal::dump::dump(&disk, Path::new("/data/member/wal"));
+        let marks = wal::dump::dump(&durable, log);
         let mark = marks
             .into_iter()
             .flatten()
             .filter(|line| matches!(line.record, Ok(wal::dump::Record::Crc(_))));
-        if let Some(mark) = mark.last() {
-            let last = bytes.iter_mut().find(|(path, _)| path.ends_with(&mark.file));
-            last.expect("a file of the log").1 = mark.offset;
+        let mark = mark.last().map(|mark| (log.join(mark.file), mark.offset));
+        for (path, len) in bytes.iter_mut().filter(|(path, _)| path.starts_with(log)) {
+            *len = match &mark {
+                Some((file, offset)) if path == file => *offset,
+                Some((file, _)) if &*path < file => *len,
+                _ => 0,
+            };
         }
         bytes.retain(|(_, len)| *len > 0);
         bytes
