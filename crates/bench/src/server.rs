@@ -164,11 +164,13 @@ impl Cluster {
     /// If a member has ended, or takes too long.
     pub fn wait_ready(&mut self) -> Result<Duration, String> {
         let began = Instant::now();
+        // The limit server knows nothing but Put and Range.
+        let put = PutRequest { key: "ready".into(), ..PutRequest::default() };
         for place in 0..self.members.len() {
             let client = self.client(place)?;
             loop {
                 let ready = match self.limit {
-                    true => ask(client.put(PutRequest::default())).is_ok(),
+                    true => ask(client.put(put.clone())).is_ok(),
                     false => ask(client.status()).is_ok_and(|status| status.leader != 0),
                 };
                 if ready {

@@ -7,6 +7,7 @@
 //! | `quorate util …`, `etcdutl …` | tools for a member's files |
 //! | `quorate lab …` | experiments on a simulated cluster |
 //! | `quorate bench …` | a load generator, and servers side by side under it |
+//! | `quorate limit …` | the serving layer alone, answering with a constant |
 
 mod lab;
 
@@ -22,6 +23,7 @@ enum Program {
     Util,
     Lab,
     Bench,
+    Limit,
     Usage,
 }
 
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Program::Util => ctl::util(arguments),
         Program::Lab => lab::main(arguments),
         Program::Bench => bench::main(arguments),
+        Program::Limit => server::limit(arguments),
         Program::Usage => {
             print!("{USAGE}");
             ExitCode::SUCCESS
@@ -46,6 +49,7 @@ quorate ctl ...      work with a cluster, as etcdctl does
 quorate util ...     look at a member's files: log, store, snapshots
 quorate lab ...      see how a cluster works, on a simulated one
 quorate bench ...    put load on a cluster, or compare servers under it
+quorate limit ...    answer with a constant: what serving alone costs
 ";
 
 /// By the program's name first, by its first argument second; also what remains for it.
@@ -64,6 +68,7 @@ fn choose(mut arguments: Vec<OsString>) -> (Program, Vec<OsString>) {
             Some("util") => Program::Util,
             Some("lab") => Program::Lab,
             Some("bench") => Program::Bench,
+            Some("limit") => Program::Limit,
             Some("help") => Program::Usage,
             _ => return (Program::Member, arguments),
         },
@@ -90,6 +95,7 @@ mod tests {
         check("quorate util wal dump", Program::Util, &["wal", "dump"]);
         check("quorate lab write", Program::Lab, &["write"]);
         check("quorate bench put", Program::Bench, &["put"]);
+        check("quorate limit --help", Program::Limit, &["--help"]);
         check("quorate help", Program::Usage, &[]);
         check("/opt/etcd --name ctl", Program::Member, &["--name", "ctl"]);
         check("etcdctl get ctl", Program::Ctl, &["get", "ctl"]);

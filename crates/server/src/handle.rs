@@ -29,6 +29,7 @@ use replica::{
 use crate::config::Config;
 use crate::http::v2;
 use crate::metrics::Metrics;
+use crate::serve::limit::Constants;
 use crate::serve::seat::AllAnswers;
 use crate::serve::status::Status;
 use crate::slow::Slow;
@@ -90,6 +91,8 @@ pub struct Node {
     pub slow: Slow,
     /// Milliseconds, by `now_ms`, at which the present leader became known; 0 if there never was one.
     pub leader_since_ms: AtomicU64,
+    /// What it answers if it is the limit server and no member.
+    pub limit: Option<Constants>,
 }
 
 impl Node {
@@ -119,6 +122,7 @@ impl Node {
             stages: Stages::default(),
             slow: Slow::default(),
             leader_since_ms: AtomicU64::new(0),
+            limit: None,
             v2: v2::Shared::default(),
             replica_config,
             config,

@@ -26,4 +26,4 @@ pub mod slow;
 pub mod stages;
 pub mod steward;
 
-pub use run::main;
+pub use run::{limit, main};

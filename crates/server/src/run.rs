@@ -9,6 +9,7 @@
 //! A thread takes a batch from its inbox, has the work done by `replica`'s parts, and passes the results on.
 //! What each does is decided there, so that a simulator can do the same without threads.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -24,6 +25,7 @@ use replica::{
     Bootstrap, FlushJob, Identity, Input, LeaseAnswer, LeaseTime, Notice, Output, Replica, Space,
 };
 use vfs::Vfs;
+use vfs::memory::Memory;
 
 use crate::config::{self, Action, ClusterState, Config, Url};
 use crate::handle::{Inbox, Node, PeerEvent, ReadTask, ShardEvent};
@@ -31,6 +33,7 @@ use crate::http::v2;
 use crate::identity;
 use crate::log;
 use crate::peer;
+use crate::serve::limit::{self, Constants};
 use crate::serve::limits::{
     ACCEPTED_MAX, TCP_KEEPALIVE_INTERVAL, TCP_KEEPALIVE_RETRIES, TCP_KEEPALIVE_TIME,
     TCP_USER_TIMEOUT,
@@ -52,7 +55,22 @@ const STOP_PATIENCE: Duration = Duration::from_secs(15);
 const BACKLOG: i32 = 4096;
 
 /// What `quorate` without a sub-command does. `arguments` are those behind the program's name.
-pub fn main(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    begin_with(arguments, |given| config::parse(given, environment), Member::start)
+}
+
+/// What `quorate limit` does: see [`Member::limit`].
+pub fn limit(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    begin_with(arguments, limit::parse, Member::limit)
+}
+
+fn begin_with(
+    arguments: impl IntoIterator<Item = OsString>,
+    parse: impl FnOnce(&[String]) -> Result<Action, config::ConfigError>,
+    start: fn(Config) -> Result<Member, StartError>,
+) -> ExitCode {
     let mut given = Vec::new();
     for argument in arguments {
         match argument.into_string() {
@@ -63,9 +81,7 @@ pub fn main(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode
             }
         }
     }
-    let environment = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let config = match config::parse(&given, environment) {
+    let config = match parse(&given) {
         Ok(Action::Run(config)) => *config,
         Ok(Action::Print(text)) => {
             print!("{text}");
@@ -100,14 +116,14 @@ pub fn main(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode
         log::flush(Duration::from_secs(1));
         std::process::abort();
     }));
-    let code = serve(config);
+    let code = serve(config, start);
     log::close();
     drop(logging.join());
     code
 }
 
 /// Starts a member and waits for a signal.
-fn serve(config: Config) -> ExitCode {
+fn serve(config: Config, start: fn(Config) -> Result<Member, StartError>) -> ExitCode {
     use signal_hook::consts::{SIGINT, SIGTERM};
     // Taken before the start, so that a signal during a long recovery is not lost.
     let mut signals = match signal_hook::iterator::Signals::new([SIGINT, SIGTERM]) {
@@ -117,7 +133,7 @@ fn serve(config: Config) -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    let member = match Member::start(config) {
+    let member = match start(config) {
         Ok(member) => member,
         Err(error) => {
             log!(Fatal, "the member does not start", "error" => error.to_string());
@@ -167,6 +183,12 @@ pub struct Member {
     peer_addresses: Vec<SocketAddr>,
     acceptor: (Arc<tokio::sync::Notify>, JoinHandle<()>),
     shards: Vec<JoinHandle<()>>,
+    /// Behind the limit server's shards there is nobody.
+    heart: Option<Heart>,
+}
+
+/// The threads behind the shards.
+struct Heart {
     replica: JoinHandle<()>,
     workers: Vec<JoinHandle<()>>,
     peers: JoinHandle<()>,
@@ -203,12 +225,7 @@ impl Member {
         if let Some(sentence) = identity::compare(identity, &config).map_err(StartError)? {
             log!(Warn, "the flags do not describe the data directory", "what" => sentence);
         }
-        let start_ms =
-            SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-        let shards = std::thread::available_parallelism()
-            .map_or(1, |cores| cores.get().min(usize::from(replica::SHARDS_MAX)))
-            as u8;
-        let replica_config = replica_config(&config, identity, shards, start_ms);
+        let replica_config = replica_config(&config, identity);
         let opened = replica::open(vfs.clone(), replica_config.clone(), bootstrap)
             .map_err(|error| StartError(error.to_string()))?;
         for sentence in &opened.found {
@@ -219,7 +236,7 @@ impl Member {
             "local-member-id" => format!("{:x}", identity.node_id),
             "cluster-id" => format!("{:x}", identity.cluster_id),
             "applied-index" => opened.view.applied().0,
-            "shards" => u32::from(shards)
+            "shards" => u32::from(replica_config.shards)
         );
 
         let node = Arc::new(Node::new(config, vfs, replica_config, opened.view));
@@ -298,46 +315,46 @@ impl Member {
             })?);
         }
 
-        let shards = (0..shards)
-            .map(|number| {
-                thread(&format!("shard-{number}"), &node, move |node| {
-                    let shard = replica::Shard(number);
-                    on_own_runtime(async {
-                        let shard = Shard::new(node, shard, start_ms);
-                        if number == 0 {
-                            tokio::task::spawn_local(steward::run(shard.clone()));
-                            if shard.node.config.enable_v2 {
-                                tokio::task::spawn_local(v2::run_expiry(shard.clone()));
-                            }
-                        }
-                        shard.run(DRAIN_PATIENCE).await;
-                    });
-                })
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let shards = start_shards(&node)?;
         let peers = thread("peers", &node, move |node| peer::run(&node, peer_listeners))?;
         let replica = opened.replica;
         let replica = thread("replica", &node, move |node| drive(&node, replica))?;
 
-        let stop = Arc::new(tokio::sync::Notify::new());
-        let stopped = stop.clone();
-        let acceptor = thread("acceptor", &node, move |node| {
-            on_own_runtime(async {
-                tokio::select! {
-                    () = stopped.notified() => {}
-                    () = accept(node.clone(), client_listeners) => {}
-                }
-            });
-        })?;
         Ok(Member {
-            node,
             client_addresses,
             peer_addresses,
-            acceptor: (stop, acceptor),
+            acceptor: start_acceptor(&node, client_listeners)?,
             shards,
-            replica,
-            workers,
-            peers,
+            heart: Some(Heart { replica, workers, peers }),
+            node,
+        })
+    }
+
+    /// The limit server: sockets, acceptor and shards as a member has them, and constants for answers. What the shards may
+    /// look at is the state of a member before its first entry, on a disk in memory; nobody will ever add to it.
+    ///
+    /// # Errors
+    /// It cannot listen, or start a thread.
+    pub fn limit(mut config: Config) -> Result<Member, StartError> {
+        config.segment_bytes = Some(limit::SEGMENT_BYTES);
+        let listeners = bind(&config.listen_client_urls)?;
+        let client_addresses = addresses(&listeners)?;
+        let (identity, founders) = identity::of(&config).map_err(StartError)?;
+        let replica_config = replica_config(&config, identity);
+        let vfs: Arc<dyn Vfs> = Arc::new(Memory::new(0));
+        let founded = Bootstrap::New(founders);
+        let opened = replica::open(vfs.clone(), replica_config.clone(), founded)
+            .map_err(|error| StartError(error.to_string()))?;
+        let limit = Some(Constants::new(identity));
+        let node = Node { limit, ..Node::new(config, vfs, replica_config, opened.view) };
+        let node = Arc::new(node);
+        Ok(Member {
+            client_addresses,
+            peer_addresses: Vec::new(),
+            shards: start_shards(&node)?,
+            acceptor: start_acceptor(&node, listeners)?,
+            heart: None,
+            node,
         })
     }
 
@@ -359,18 +376,26 @@ impl Member {
         join("acceptor", acceptor);
         self.node.tell_all(|| ShardEvent::Stop);
         self.shards.into_iter().for_each(|shard| join("shard", shard));
-        self.node.replica.put(Input::Stop);
-        join("replica", self.replica);
-        self.node.log.close();
-        self.node.apply.close();
-        self.node.flush.close();
-        self.node.reads.close();
-        self.node.fetches.close();
-        self.node.hashes.close();
-        self.workers.into_iter().for_each(|worker| join("worker", worker));
-        self.node.peers.put(PeerEvent::Stop);
-        join("peers", self.peers);
+        if let Some(heart) = self.heart {
+            heart.stop(&self.node);
+        }
         log!(Info, "closed the member", "name" => &self.node.config.name);
+    }
+}
+
+impl Heart {
+    fn stop(self, node: &Node) {
+        node.replica.put(Input::Stop);
+        join("replica", self.replica);
+        node.log.close();
+        node.apply.close();
+        node.flush.close();
+        node.reads.close();
+        node.fetches.close();
+        node.hashes.close();
+        self.workers.into_iter().for_each(|worker| join("worker", worker));
+        node.peers.put(PeerEvent::Stop);
+        join("peers", self.peers);
     }
 }
 
@@ -390,6 +415,43 @@ fn thread(
         .name(name.to_string())
         .spawn(move || run(node))
         .map_err(|error| StartError(format!("cannot start the thread {name}: {error}")))
+}
+
+fn start_shards(node: &Arc<Node>) -> Result<Vec<JoinHandle<()>>, StartError> {
+    let start = |number: u8| {
+        thread(&format!("shard-{number}"), node, move |node| {
+            on_own_runtime(async {
+                let start_ms = node.replica_config.start_ms;
+                let shard = Shard::new(node, replica::Shard(number), start_ms);
+                if number == 0 && shard.node.limit.is_none() {
+                    tokio::task::spawn_local(steward::run(shard.clone()));
+                    if shard.node.config.enable_v2 {
+                        tokio::task::spawn_local(v2::run_expiry(shard.clone()));
+                    }
+                }
+                shard.run(DRAIN_PATIENCE).await;
+            });
+        })
+    };
+    (0..node.replica_config.shards).map(start).collect()
+}
+
+/// The thread, and how it is told to stop.
+fn start_acceptor(
+    node: &Arc<Node>,
+    listeners: Vec<TcpListener>,
+) -> Result<(Arc<tokio::sync::Notify>, JoinHandle<()>), StartError> {
+    let stop = Arc::new(tokio::sync::Notify::new());
+    let stopped = stop.clone();
+    let acceptor = thread("acceptor", node, move |node| {
+        on_own_runtime(async {
+            tokio::select! {
+                () = stopped.notified() => {}
+                () = accept(node.clone(), listeners) => {}
+            }
+        });
+    })?;
+    Ok((stop, acceptor))
 }
 
 /// A current-thread runtime of one's own, with a local set.
@@ -445,12 +507,13 @@ fn ask_the_others(config: &Config, identity: Identity) -> Result<(), StartError>
     }
 }
 
-fn replica_config(
-    config: &Config,
-    identity: Identity,
-    shards: u8,
-    start_ms: u64,
-) -> replica::Config {
+/// What the replica is told: by the flags, the cores of this machine, and the time.
+fn replica_config(config: &Config, identity: Identity) -> replica::Config {
+    let start_ms =
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let shards = std::thread::available_parallelism()
+        .map_or(1, |cores| cores.get().min(usize::from(replica::SHARDS_MAX)))
+        as u8;
     let mut made = replica::Config::new(identity, config.data_dir.clone());
     made.wal_dir = config.wal_dir.clone();
     made.shards = shards;
@@ -554,7 +617,9 @@ fn addresses(listeners: &[TcpListener]) -> Result<Vec<SocketAddr>, StartError> {
 
 /// Deals connections out to the shards, in turn, once the member is ready.
 async fn accept(node: Arc<Node>, listeners: Vec<TcpListener>) {
-    steward::until_ready(&node).await;
+    if node.limit.is_none() {
+        steward::until_ready(&node).await;
+    }
     log!(Info, "ready to serve client requests", "name" => &node.config.name);
     for url in &node.config.listen_client_urls {
         log!(
@@ -743,8 +808,6 @@ fn fatal(why: &str) -> ! {
 
 #[cfg(test)]
 mod tests {
-    use vfs::memory::Memory;
-
     use super::*;
 
     fn config(size: usize) -> Config {
@@ -766,7 +829,8 @@ mod tests {
     fn start(disk: &Memory, config: &Config) -> Result<replica::Opened, String> {
         let found = replica::identity(disk, &config.data_dir, None).map_err(|e| e.to_string())?;
         let (identity, bootstrap) = begin(found, config).map_err(|error| error.to_string())?;
-        let mut replica_config = replica_config(config, identity, 1, 1_000);
+        let mut replica_config = replica_config(config, identity);
+        (replica_config.shards, replica_config.start_ms) = (1, 1_000);
         replica_config.segment_bytes = replica::SegmentBytes { wal: 16 << 10, store: 64 << 10 };
         replica::open(Arc::new(disk.clone()), replica_config, bootstrap)
             .map_err(|error| error.to_string())

@@ -26,11 +26,15 @@ use crate::serve::stream::{PREFIX_BYTES, Responder};
 
 /// Put.
 pub fn put(shard: &Rc<Shard>, call: Call, message: Bytes, mut respond: Responder) {
-    let request = decode::<PutRequest>(message).and_then(|put| {
-        respond.tell(|story| story.about(&put.key));
-        Ok(Request::try_from(put)?)
-    });
+    let request = put_request(message, &mut respond);
     propose(shard, &call, request, Lane::Ordinary, respond);
+}
+
+/// Reads what is to be put.
+pub fn put_request(message: Bytes, respond: &mut Responder) -> Result<Request, Status> {
+    let put = decode::<PutRequest>(message)?;
+    respond.tell(|story| story.about(&put.key));
+    Ok(Request::try_from(put)?)
 }
 
 /// DeleteRange.
@@ -65,19 +69,23 @@ pub fn propose(
 /// Range.
 pub fn range(shard: &Rc<Shard>, call: Call, message: Bytes, mut respond: Responder) {
     let bytes = message.len();
-    let request = match decode::<RangeRequest>(message) {
+    let request = match range_request(message, &mut respond) {
         Ok(request) => request,
         Err(status) => return respond.fail(&status),
     };
-    respond.tell(|story| story.about(&request.key));
-    if let Err(error) = state_machine::check_range(&request) {
-        return respond.fail(&error.into());
-    }
     if shard.view.is_learner() && !request.serializable {
         return respond.fail(&Error::NotSupportedForLearner.into());
     }
     let serializable = request.serializable;
     read(shard, &call, Wanted::Range(request), bytes, serializable, respond);
+}
+
+/// Reads what is asked for.
+pub fn range_request(message: Bytes, respond: &mut Responder) -> Result<RangeRequest, Status> {
+    let request = decode::<RangeRequest>(message)?;
+    respond.tell(|story| story.about(&request.key));
+    state_machine::check_range(&request)?;
+    Ok(request)
 }
 
 /// Txn: through the log if it may write, else a read.

@@ -22,6 +22,7 @@ pub use lease::Question;
 pub use watch::WatchHub;
 
 use crate::config::Config;
+use crate::serve::limit;
 use crate::serve::limits::REQUEST_DEADLINE;
 use crate::serve::shard::Shard;
 use crate::serve::status::{Code, Status};
@@ -348,6 +349,9 @@ fn check(shard: &Shard, call: &Call) -> Result<(), Status> {
 
 /// What a streaming call must pass before it is opened.
 pub fn check_stream(shard: &Shard, call: &Call) -> Result<(), Status> {
+    if shard.node.limit.is_some() {
+        return Err(limit::refusal(call.method.path));
+    }
     check(shard, call)?;
     match call.method.served {
         Served::Later => Err(Status::later(call.method.path)),
@@ -362,6 +366,13 @@ pub fn serve(shard: &Rc<Shard>, mut call: Call, message: Bytes, mut respond: Res
     shard.node.metrics.client_received_bytes.add(message.len() as u64);
     if shard.stopping.get() {
         return respond.fail(&Error::Stopped.into());
+    }
+    if let Some(constants) = &shard.node.limit {
+        return match call.method.served {
+            Served::Put => constants.put(shard, message, respond),
+            Served::Range => constants.range(shard, message, respond),
+            _ => respond.fail(&limit::refusal(call.method.path)),
+        };
     }
     if let Err(status) = check(shard, &call) {
         return respond.fail(&status);

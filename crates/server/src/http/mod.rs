@@ -26,6 +26,7 @@ pub use body::{Body, Request, RequestBody};
 use crate::config::{CLUSTER_VERSION, SERVER_VERSION};
 use crate::handle::Node;
 use crate::metrics;
+use crate::serve::limit;
 use crate::serve::limits::{PAGES_PER_SHARD, SEND_BUFFER_BYTES};
 use crate::serve::shard::Shard;
 
@@ -111,6 +112,9 @@ async fn send_pieces(
 /// Answers a request. As in etcd every answer tells browsers that pages of any origin may read it, and a
 /// browser that asks first is told the same.
 pub async fn answer(shard: &Rc<Shard>, request: Request) -> Response<Body> {
+    if shard.node.limit.is_some() {
+        return page(StatusCode::NOT_IMPLEMENTED, TEXT, limit::ONLY.to_string());
+    }
     if v2::go::unescape(request.head.uri.path().as_bytes(), false).is_err() {
         return no_address(&request);
     }

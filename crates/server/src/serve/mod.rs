@@ -8,11 +8,12 @@
 //! ```
 //!
 //! Framing, HPACK and flow control are h2's; [`authority`] mends what old clients say and h2 would not take. gRPC is what [`stream`] and [`status`] add: five bytes before
-//! each message, and trailers after the last.
+//! each message, and trailers after the last. [`limit`] answers with constants, to measure what all this costs.
 
 pub mod authority;
 pub mod connection;
 pub mod http1;
+pub mod limit;
 pub mod limits;
 pub mod seat;
 pub mod shard;
