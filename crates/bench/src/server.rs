@@ -11,7 +11,7 @@ use proto::etcdserverpb::{PutRequest, StatusResponse};
 use tempfile::TempDir;
 
 use crate::flags::Target;
-use crate::usage::{Cpu, Held, metric};
+use crate::usage::{Cpu, Held, disk_written_bytes, metric};
 
 /// How long a cluster may take until it answers.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -101,7 +101,7 @@ pub struct Cluster {
     members: Vec<Member>,
     limit: bool,
     /// Removed, with all data, when the cluster is dropped.
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Cluster {
@@ -150,7 +150,7 @@ impl Cluster {
                 child: None,
             });
         }
-        let mut cluster = Cluster { members: built, limit: binary.limit, _directory: directory };
+        let mut cluster = Cluster { members: built, limit: binary.limit, directory };
         for member in &mut cluster.members {
             member.start()?;
         }
@@ -250,6 +250,9 @@ impl Cluster {
             held.resident_bytes += own.resident_bytes;
             held.resident_max_bytes += own.resident_max_bytes;
             held.written_bytes += own.written_bytes;
+        }
+        if let Some(bytes) = disk_written_bytes(self.directory.path()) {
+            held.written_bytes = bytes;
         }
         Reading { cpu: if at_end { early } else { cpu() }, held, syncs }
     }
