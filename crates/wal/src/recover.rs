@@ -25,7 +25,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use raft::{Entry, EntryKind, HardState, Index, Term};
-use vfs::{OpenMode, SECTOR_BYTES, Vfs};
+use vfs::{File, OpenMode, SECTOR_BYTES, Vfs};
 
 use crate::codec;
 use crate::frame::{self, Parsed, WORD, kind};
@@ -117,6 +117,27 @@ pub(crate) fn names(vfs: &dyn Vfs, dir: &Path) -> Result<Names, OpenError> {
     Ok(Names { files, leftovers })
 }
 
+/// Read at once, a file's bytes that are all zero take no memory.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// The first `len` bytes of a file, and where the zeros begin with which they end. Most of the last file is only
+/// preallocated; where nothing is written, the memory that came as zeros is not touched.
+fn read_whole(file: &dyn File, len: usize) -> io::Result<(Vec<u8>, usize)> {
+    let mut bytes = vec![0; len];
+    let mut chunk = vec![0; CHUNK_BYTES.min(len)];
+    let mut written = 0;
+    for (i, place) in bytes.chunks_mut(CHUNK_BYTES).enumerate() {
+        let chunk = &mut chunk[..place.len()];
+        let offset = i * CHUNK_BYTES;
+        file.read_exact_at(chunk, offset as u64)?;
+        if let Some(last) = chunk.iter().rposition(|&byte| byte != 0) {
+            place.copy_from_slice(chunk);
+            written = offset + last + 1;
+        }
+    }
+    Ok((bytes, written))
+}
+
 /// Reads one file after the other.
 struct LogReader<'a> {
     dir: &'a Path,
@@ -183,9 +204,7 @@ impl<'a> LogReader<'a> {
         let len = file.len().map_err(OpenError::Io)?;
         let len =
             usize::try_from(len).map_err(|_| OpenError::Io(io::ErrorKind::FileTooLarge.into()))?;
-        let mut bytes = vec![0; len];
-        file.read_exact_at(&mut bytes, 0).map_err(OpenError::Io)?;
-        let written = bytes.len() - bytes.iter().rev().take_while(|&&byte| byte == 0).count();
+        let (bytes, written) = read_whole(&*file, len).map_err(OpenError::Io)?;
 
         self.found.layout.segments.push_back(Segment { sequence, first, name, file, bytes: 0 });
         if sequence == 0 {
