@@ -15,6 +15,10 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
+// Every request allocates on one thread what others free (docs/decisions/0010-an-allocator-of-its-own.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What to run.
 #[derive(Debug, PartialEq, Eq)]
 enum Program {
