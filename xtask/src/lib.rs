@@ -1,12 +1,15 @@
-//! The project's own chores: writing the protobuf types anew, and checking that they are up to date.
+//! The project's own chores: writing the protobuf types anew, checking that they are up to date, looking for deliberate bugs,
+//! counting instructions.
 //!
 //! Beside the types stand the tables of `descriptors`. The generated code is committed, so that a build needs no protoc; [`check`] compares what is
 //! committed with what protoc and prost would write today, and fails where they differ.
 
 // A chore, not a part of the house: it works on the project's own files.
 #![allow(clippy::disallowed_methods)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod descriptors;
+pub mod instructions;
 
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
 //! `cargo xtask codegen` writes the protobuf types anew; `cargo xtask codegen --check` compares them.
 //! `cargo xtask mutants` builds the simulator with deliberate bugs and says which check finds each.
+//! `cargo xtask instructions` counts what puts and ranges cost, and compares with what is committed.
 
 use anyhow::{Result, bail};
 
@@ -10,8 +11,11 @@ fn main() -> Result<()> {
         ["codegen", "--check"] => xtask::check(),
         ["mutants", "--write"] => xtask::mutants(&["--write", "docs/mutants.md"]),
         ["mutants", rest @ ..] => xtask::mutants(rest),
+        ["instructions"] => xtask::instructions::run(false),
+        ["instructions", "--write"] => xtask::instructions::run(true),
         _ => bail!(
-            "usage: cargo xtask codegen [--check] | mutants [--write | --only NAME | --rotate N] [--seeds M]"
+            "usage: cargo xtask codegen [--check] | mutants [--write | --only NAME | --rotate N] [--seeds M] | \
+             instructions [--write]"
         ),
     }
 }
