@@ -56,7 +56,7 @@ pub struct Flags {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub duration: Option<Duration>,
     /// Operations a second, whatever the server does; latency then counts from when a request was due.
-    #[arg(long, value_name = "N", value_parser = rate)]
+    #[arg(long, value_name = "N", value_parser = positive)]
     pub rate: Option<f64>,
     /// How long each workload runs before it counts [default: nothing; 1s with --server].
     #[arg(long, value_name = "TIME", value_parser = duration)]
@@ -102,6 +102,10 @@ pub struct Flags {
     /// files].
     #[arg(long, value_name = "DIR")]
     pub data_parent: Option<PathBuf>,
+    /// The processor time that an operation may take, as a part of the reference's (`etcd…`, or the first server); what takes
+    /// more is a missed target.
+    #[arg(long, value_name = "PART", value_parser = positive)]
+    pub cpu_within: Option<f64>,
     /// A whole set of measurements with targets, for --server; instead of workloads.
     #[arg(long, value_enum)]
     pub suite: Option<Suite>,
@@ -169,10 +173,10 @@ fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * seconds).map_err(|error| error.to_string())
 }
 
-fn rate(text: &str) -> Result<f64, String> {
+fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if rate > 0.0 && rate <= 1e9 => Ok(rate),
-        _ => Err("a rate is a number above 0".to_owned()),
+        _ => Err("it is a number above 0".to_owned()),
     }
 }
 
@@ -272,6 +276,12 @@ impl Flags {
         match (self.suite, workloads.is_empty(), self.servers.is_empty()) {
             (Some(_), false, _) => Err("a suite has its own workloads".to_owned()),
             (Some(_), true, true) => Err("a suite needs --server".to_owned()),
+            (Some(_), ..) if self.cpu_within.is_some() => {
+                Err("a suite has its own targets; --cpu-within is for workloads".to_owned())
+            }
+            (None, ..) if self.cpu_within.is_some() && self.servers.len() < 2 => {
+                Err("--cpu-within compares servers: name two".to_owned())
+            }
             (None, true, _) => {
                 Err("what shall be measured? (--help lists the workloads)".to_owned())
             }
@@ -331,7 +341,14 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        for line in ["", "--suite work", "put --suite work --server a=b"] {
+        for line in [
+            "",
+            "--suite work",
+            "put --suite work --server a=b",
+            "--suite work --server a=b --server c=d --cpu-within 0.5",
+            "put --server a=b --cpu-within 0.5",
+            "put --cpu-within 0.5",
+        ] {
             assert!(parse(line).check().is_err(), "{line}");
         }
         for line in [
@@ -340,6 +357,7 @@ mod tests {
             "put --duration 5",
             "put --duration 5y",
             "put --rate 0",
+            "put --cpu-within 0",
             "put --members 2",
             "put --server etcd",
             "put --server =x",

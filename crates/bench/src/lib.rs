@@ -44,6 +44,7 @@ use crate::compare::{Contest, Job};
 use crate::flags::{Flags, Suite, address};
 use crate::measure::{Filled, from_outside};
 use crate::report::{Report, Series};
+use crate::suite::Sides;
 
 /// The command. It ends with 0 if nothing failed and no target was missed, with 1 if something was, and with 2 if it
 /// is not understood.
@@ -115,7 +116,12 @@ fn side_by_side(flags: &Flags) -> Result<Report, String> {
     let jobs: Vec<Job> =
         flags.all_workloads().into_iter().map(|workload| job(flags, workload)).collect();
     let series = Contest::new(flags).run(&jobs)?;
-    Ok(Report { title: "Side by side".to_owned(), series, ..Report::default() })
+    let mut report = Report { title: "Side by side".to_owned(), series, ..Report::default() };
+    if let Some(part) = flags.cpu_within {
+        report.servers = flags.servers.iter().map(|binary| binary.name.clone()).collect();
+        report.rows = suite::cost_rows(&Sides::of(&flags.servers), &report, part);
+    }
+    Ok(report)
 }
 
 fn job(flags: &Flags, workload: workload::Workload) -> Job {

@@ -4,7 +4,7 @@ pub mod growth;
 pub mod work;
 
 use crate::measure::Measured;
-use crate::report::{Report, Series, number};
+use crate::report::{Report, Row, Series, Verdict, number};
 use crate::server::Binary;
 
 /// Who is compared with whom: names that begin so are the reference; the best of them counts.
@@ -70,6 +70,32 @@ impl Figures {
     }
 }
 
+/// A row for each workload: its cost is to be at most this part of the reference's.
+pub fn cost_rows(sides: &Sides<'_>, report: &Report, at_most: f64) -> Vec<Row> {
+    let row = |group: &[Series]| {
+        let title = &group[0].title;
+        let figures = sides.figures(report, title);
+        let cost = |name: &String| {
+            let cpu_us = group.iter().find(|series| series.server == *name)?.median().cpu_us?;
+            Some(format!("{} µs", number(cpu_us)))
+        };
+        let subject = figures.subject.as_ref().and_then(|measured| measured.cpu_us);
+        let (got, verdict) = match (subject, figures.reference_cpu_us()) {
+            (Some(cpu_us), Some(of)) => (part(cpu_us, of), Verdict::of(cpu_us <= at_most * of)),
+            // Nothing was shown, so nothing was reached.
+            _ => ("–".to_owned(), Verdict::Missed),
+        };
+        Row {
+            title: title.clone(),
+            figures: report.servers.iter().map(|name| cost(name).unwrap_or("–".into())).collect(),
+            target: format!("CPU ≤ {at_most}×"),
+            got,
+            verdict,
+        }
+    };
+    report.groups().into_iter().map(row).collect()
+}
+
 /// A cost as a part of another: `1/6.3`.
 pub fn part(cost: f64, of: f64) -> String {
     match cost > 0.0 {
@@ -81,6 +107,37 @@ pub fn part(cost: f64, of: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cost_beyond_its_part_of_the_better_reference_is_missed() {
+        let servers: Vec<Binary> =
+            ["etcd-3.7=a", "etcd-3.6=b", "quorate=c"].map(|word| word.parse().unwrap()).into();
+        let series = |server: &str, title: &str, cpu_us: Option<f64>| Series {
+            server: server.to_owned(),
+            title: title.to_owned(),
+            how: String::new(),
+            rounds: vec![Measured { cpu_us, ..Measured::default() }],
+        };
+        let report = Report {
+            series: vec![
+                series("etcd-3.7", "put", Some(100.0)),
+                series("etcd-3.6", "put", Some(80.0)),
+                series("quorate", "put", Some(40.0)),
+                series("etcd-3.7", "range", Some(100.0)),
+                series("quorate", "range", None),
+            ],
+            servers: servers.iter().map(|binary| binary.name.clone()).collect(),
+            ..Report::default()
+        };
+        let judged = |part: f64| {
+            let rows = cost_rows(&Sides::of(&servers), &report, part);
+            rows.into_iter().map(|row| (row.title, row.got, row.verdict)).collect::<Vec<_>>()
+        };
+        let range = || ("range".to_owned(), "–".to_owned(), Verdict::Missed);
+        let put = |verdict| ("put".to_owned(), "1/2.00".to_owned(), verdict);
+        assert_eq!(judged(0.5), [put(Verdict::Reached), range()]);
+        assert_eq!(judged(0.49), [put(Verdict::Missed), range()]);
+    }
 
     #[test]
     fn sides_are_known_by_their_names() {
