@@ -257,6 +257,13 @@ impl Truth {
         &in_force.expect("it begins with the founders").1
     }
 
+    /// Who belongs to it by what a member would know if it started now; `None` if it knows nothing yet.
+    pub fn known_roster(&self, member: usize) -> Option<&Roster> {
+        let committed = self.mirrors[member].durable_state.commit.0;
+        let known = committed.max(self.stored[member]);
+        (known > 0).then(|| self.roster_at(known))
+    }
+
     /// A membership change is proposed under this name.
     pub fn on_change_asked(&mut self, id: u64, change: Change) {
         self.changes.insert(id, change);

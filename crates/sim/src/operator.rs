@@ -14,6 +14,8 @@
 //! leaves, are always a majority of those who vote before and after. So a cluster of two does not become one: if the
 //! leader left and took with it the news that its leaving is committed, the other would ask it for its vote for ever.
 
+use std::collections::BTreeSet;
+
 use raft::NodeId;
 use state_machine::Reply;
 
@@ -314,7 +316,9 @@ impl World {
 
     /// Whether the cluster can go on, whichever of the changes that may be on their way are made, if this one comes too and
     /// this member's disk cannot be relied on: a majority can be relied on, also without all who leave. Who joins needs no
-    /// thought, for with one voter a majority grows by one at most; unless its own disk is spoilt.
+    /// thought, for with one voter a majority grows by one at most; unless its own disk is spoilt. While one is, no majority
+    /// may be needed either that was in force before and is all that somebody durably knows of: a change counts once it
+    /// is known to be committed, and who alone could tell may be the one that is lost.
     pub fn survives(&mut self, change: Option<Change>, lost: Option<usize>) -> bool {
         let truth = &self.truth;
         let is_young = |doubt: &Doubt| self.now < doubt.since + DOUBT_US;
@@ -326,13 +330,21 @@ impl World {
             let m = node as usize - 1;
             lost == Some(m) || self.members.get(m).is_some_and(|member| member.is_rotten())
         };
-        let mut voters = truth.roster().voters.clone();
+        let in_force = &truth.roster().voters;
+        let mut voters = in_force.clone();
         let votes =
             |change: &&Change| matches!(change.kind, ChangeKind::AddVoter | ChangeKind::Promote);
         let joining = changes.iter().filter(votes).map(|change| change.node);
         voters.extend(joining.filter(|node| is_spoilt(*node)));
         let leaves = |node: NodeId| changes.contains(&Change { kind: ChangeKind::Remove, node });
-        let relied_on = voters.iter().filter(|node| !is_spoilt(**node) && !leaves(**node));
-        relied_on.count() > voters.len() / 2
+        let is_relied_on =
+            |node: &&NodeId| in_force.contains(*node) && !is_spoilt(**node) && !leaves(**node);
+        let can_agree = |voters: &BTreeSet<NodeId>| {
+            voters.iter().filter(is_relied_on).count() > voters.len() / 2
+        };
+        let is_any_spoilt = (1..=self.members.len() as NodeId).any(is_spoilt);
+        let informed = in_force.iter().filter(is_relied_on);
+        let mut known = informed.filter_map(|node| truth.known_roster(*node as usize - 1));
+        can_agree(&voters) && (!is_any_spoilt || known.all(|roster| can_agree(&roster.voters)))
     }
 }
